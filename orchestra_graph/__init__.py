@@ -1,0 +1,1 @@
+"""A small trained router as a LangGraph node."""

@@ -1,0 +1,79 @@
+"""Sends one request until it is answered: timeouts, retries and pauses, each try under the meter.
+
+This is done inside a node and not by LangGraph's retry policy, which clears the writes of a failed try and with them its
+charge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from orchestra_graph.billing import is_transient, retry_after
+from orchestra_graph.catalog import Limits
+from orchestra_graph.errors import ToolError
+from orchestra_graph.meter import Meter
+
+T = TypeVar("T")
+
+FIRST_PAUSE: Final = 0.5
+"""Seconds before the second try; doubled for each further one, up to `LONGEST_PAUSE`."""
+LONGEST_PAUSE: Final = 30.0
+
+
+class DeadlineError(ToolError):
+    """The run's time was used up before the call came back."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"cancelled after {seconds:.1f} s: the run's time is used up")
+
+
+async def send(
+    request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Limits, seconds: float = math.inf
+) -> T:
+    """Send a request, and again after a pause when it failed in a way that may pass.
+
+    Args:
+        request: Makes one try, under `meter`.
+        meter: Tells by how much reported time differs from the clock's.
+        limits: Timeout and retries of one call.
+        seconds: Time that the run has left.
+
+    Raises:
+        DeadlineError: The run's time is used up.
+        Exception: The last try's failure.
+    """
+    started = time.perf_counter()
+    tries = 0
+    while True:
+        left = seconds - (time.perf_counter() - started) - meter.shift
+        try:
+            async with asyncio.timeout(min(limits.timeout, max(0.0, left))):
+                result = await request()
+        except Exception as error:
+            elapsed = time.perf_counter() - started + meter.shift
+            if elapsed >= seconds:
+                raise DeadlineError(seconds) from error
+            if tries == limits.retries or not is_transient(error):
+                raise
+            pause = _pause(error, tries)
+            if elapsed + pause >= seconds:
+                raise
+            await asyncio.sleep(pause)
+            tries += 1
+        else:
+            if meter.shift and time.perf_counter() - started + meter.shift > seconds:
+                # Modelled time cannot be cancelled while it passes; a late result counts as none.
+                raise DeadlineError(seconds)
+            return result
+
+
+def _pause(error: Exception, tries: int) -> float:
+    asked = retry_after(error)
+    if asked is not None:
+        return min(asked, LONGEST_PAUSE)
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries) * random.uniform(0.75, 1.25)

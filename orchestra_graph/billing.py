@@ -1,0 +1,89 @@
+"""What a failure means for the bill, and whether the same call may be sent again.
+
+Providers bill answers, not refusals: a status code of 400 or above and a connection that was never made cost
+nothing. Whatever broke after the request was sent (a reset, a timeout, a cancelled call, an answer that cannot be
+read) may have been billed or not: that is `uncertain`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from orchestra_graph.errors import ToolError
+
+_NEVER_SENT: Final = (
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ConnectionRefusedError",
+    "gaierror",
+    "UnsupportedProtocol",
+)
+"""Names of exceptions of httpx, aiohttp, requests and the standard library raised before a request leaves."""
+
+_TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429})
+_PERMANENT_NAMES: Final = frozenset({"UnsupportedProtocol", "InvalidURL"})
+_TRANSPORT_NAMES: Final = frozenset(
+    {"APIConnectionError", "TransportError", "RequestError", "RequestException", "ClientConnectionError"}
+)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the failure shows that nothing was billed."""
+    return any(status_of(e) is not None or type(e).__name__ in _NEVER_SENT for e in _chain(error))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed when it is sent again."""
+    for e in _chain(error):
+        if isinstance(e, ToolError):
+            return e.retryable
+        status = status_of(e)
+        if status is not None:
+            return status >= 500 or status in _TRANSIENT_STATUS
+        names = {c.__name__ for c in type(e).__mro__}
+        if names & _PERMANENT_NAMES:
+            return False
+        if isinstance(e, TimeoutError | ConnectionError | json.JSONDecodeError) or names & _TRANSPORT_NAMES:
+            return True
+    return False
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds that the server asks to wait, from a `Retry-After` header; None where it says nothing readable."""
+    for e in _chain(error):
+        headers = getattr(getattr(e, "response", None), "headers", None)
+        value = headers.get("retry-after") if headers is not None else None
+        if value is not None:
+            try:
+                return max(0.0, float(value))
+            except ValueError:  # an HTTP date: rare, and the ordinary backoff does
+                return None
+    return None
+
+
+def status_of(error: BaseException) -> int | None:
+    """HTTP status of 400 or above that the error carries, or None."""
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) and status >= 400 else None
+
+
+def describe(error: BaseException) -> str:
+    """One line: the error's class and text."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return text if isinstance(error, ToolError) else f"{name}: {text}" if text else name
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first."""
+    seen: set[int] = set()
+    e: BaseException | None = error
+    while e is not None and id(e) not in seen:
+        seen.add(id(e))
+        yield e
+        e = e.__cause__ or (None if e.__suppress_context__ else e.__context__)

@@ -1,0 +1,201 @@
+"""The task of one call: cache, tries, fallback tools, and the outcome with its charges."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from typing import Any
+
+import orjson
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
+
+from orchestra_graph.attempts import DeadlineError, send
+from orchestra_graph.billing import describe
+from orchestra_graph.catalog import ToolSpec
+from orchestra_graph.engine import Engine
+from orchestra_graph.errors import ToolError
+from orchestra_graph.events import OutcomeEvent
+from orchestra_graph.meter import Meter
+from orchestra_graph.node import Node
+from orchestra_graph.portal import Portal
+from orchestra_graph.state import CallTask
+from orchestra_graph.text import clean
+from orchestra_graph.tools.base import Finding, Request, Result
+from orchestra_graph.turns import Outcome, Turn
+
+_log = logging.getLogger("orchestra_graph")
+
+_CACHE_NAMESPACE = ("orchestra_graph", "calls")
+
+
+class CallNode(Node):
+    """Node of one tool; each call of it is a task of its own."""
+
+    def __init__(self, tool: str, engine: Engine, portal: Portal) -> None:
+        super().__init__(tool, portal)
+        self._engine = engine
+
+    async def step(self, state: CallTask, config: RunnableConfig) -> dict[str, Any]:
+        """Carry out one call and write its outcome and charges into its turn."""
+        run_id, turn_id, call = state["run"]["id"], state["turn"], state["call"]
+        execution = Execution(self._engine, state, config)
+        outcome = await execution.carry_out()
+        update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": execution.charges}
+        if self._engine.run_log is not None:
+            self._engine.run_log.journal(run_id, {"kind": "turn", "turn": update})
+        event: OutcomeEvent = {
+            "type": "outcome",
+            "run": run_id,
+            "turn": turn_id,
+            "call": call,
+            "outcome": outcome,
+            "charges": execution.charges,
+        }
+        get_stream_writer()(event)
+        return {"turns": {turn_id: update}}
+
+
+class Execution:
+    """One call on its way to an outcome: from the cache, by its tool, or by that tool's fallbacks.
+
+    Attributes:
+        charges: One for every attempt made so far.
+    """
+
+    def __init__(self, engine: Engine, task: CallTask, config: RunnableConfig) -> None:
+        self._engine = engine
+        self._task = task
+        self._call = task["call"]
+        self._config = config
+        self._catalog = engine.setup(task["run"]).catalog
+        seconds = task["left"]["seconds"]
+        self._seconds = math.inf if seconds is None else seconds
+        self._started = time.perf_counter()
+        self._shift = 0.0
+        self.seconds = 0.0
+        """Seconds of the run that the call took, once it has been carried out."""
+        self._first, self.charges = engine.uncertain(task["run"]["id"], self._call["id"])
+
+    async def carry_out(self) -> Outcome:
+        """Carry out the call; every failure ends in an outcome that the router reads."""
+        spec = self._catalog.tools[self._call["tool"]]
+        cache = self._engine.cache if spec.cache else None
+        key = _cache_key(spec, self._task) if cache is not None else None
+        if cache is not None and key is not None:
+            hit = (await cache.aget([key])).get(key)
+            if hit is not None:
+                self.charges[f"{self._call['id']}#0"] = {
+                    "tool": spec.name,
+                    "status": "cached",
+                    "dollars": 0.0,
+                    "seconds": 0.0,
+                }
+                return {**hit, "cached": True, "seconds": 0.0}
+        outcome = await self._by_tools([spec.name, *(n for n in spec.fallback if n in self._catalog.tools)])
+        if cache is not None and key is not None and not outcome["error"]:
+            await cache.aset({key: (outcome, None)})
+        self.seconds = max(0.0, self._elapsed())
+        return {**outcome, "seconds": self.seconds}
+
+    async def _by_tools(self, names: list[str]) -> Outcome:
+        """The outcome of the first tool that does not fail."""
+        errors: list[str] = []
+        for name in names:
+            prefix = "" if name == names[0] else f"{name}: "
+            if prefix and not self._catalog.tools[name].validator.is_valid(self._call["args"]):
+                errors.append(f"{prefix}cannot take these arguments")
+                continue
+            try:
+                outcome = _outcome(await self._by_tool(name))
+            except GraphBubbleUp:  # an interrupt of the graph, not a failure
+                raise
+            except Exception as error:
+                errors.append(f"{prefix}{describe(error)}")
+                if not isinstance(error, ToolError):
+                    _log.warning("tool %s failed", name, exc_info=error)
+                if isinstance(error, DeadlineError):
+                    break
+            else:
+                return {**outcome, "by": name} if prefix else outcome
+        return {"content": clean("; then ".join(errors)), "error": True}
+
+    async def _by_tool(self, name: str) -> Result:
+        spec, tool, run_id = self._catalog.tools[name], self._engine.tools[name], self._task["run"]["id"]
+        meter = Meter(
+            self._call["id"],
+            name,
+            spec,
+            price_of=self._engine.price_of,
+            journal=self._engine.journal(run_id),
+            first=self._first,
+            left=self._task["left"],
+        )
+        request = _request(self._task, self._config)
+
+        async def attempt() -> Result:
+            with meter.attempt():
+                return await tool.run(request)
+
+        try:
+            seconds = self._seconds - self._elapsed()
+            return await send(attempt, meter=meter, limits=spec.limits, seconds=seconds)
+        finally:
+            self.charges |= meter.charges
+            self._shift += meter.shift
+            self._first = meter.next_try
+
+    def _elapsed(self) -> float:
+        """Seconds of the run since the call was sent, modelled time among them."""
+        return time.perf_counter() - self._started + self._shift
+
+
+def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: dict[str, str]) -> list[dict[str, Any]]:
+    """What earlier calls brought, for a tool that reads evidence: the newest that fit its context, oldest first.
+
+    Args:
+        turns: Turns of the run so far.
+        spec: The tool that will read them.
+        kinds: Kind of each tool by name.
+    """
+    room = spec.limits.context_tokens * 4
+    found: list[dict[str, Any]] = []
+    for turn in reversed(turns.values()):
+        for call in reversed(turn["decision"]["calls"]):
+            outcome = turn["outcomes"].get(call["id"])
+            if outcome is None or outcome["error"] or room <= 0:
+                continue
+            content = outcome["content"][:room]
+            room -= len(content)
+            kind = kinds.get(call["tool"], "function")
+            found.append({"tool": call["tool"], "kind": kind, "args": call["args"], "content": content})
+    return found[::-1]
+
+
+def _request(task: CallTask, config: RunnableConfig) -> Request:
+    return Request(
+        args=task["call"]["args"],
+        question=task["run"]["question"],
+        evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
+        call_id=task["call"]["id"],
+        config=config,
+    )
+
+
+def _outcome(result: Result) -> Outcome:
+    outcome: Outcome = {"content": clean(result.content), "error": False}
+    if result.answer is not None:
+        outcome["answer"] = clean(result.answer)
+    if result.artifacts:
+        outcome["artifacts"] = orjson.loads(orjson.dumps(result.artifacts, default=str, option=orjson.OPT_NON_STR_KEYS))
+    return outcome
+
+
+def _cache_key(spec: ToolSpec, task: CallTask) -> tuple[tuple[str, ...], str]:
+    """Tool, version, arguments, and the question and evidence where the tool reads them."""
+    context = (task["run"]["question"], task["evidence"]) if "evidence" in task else None
+    content = orjson.dumps((spec.name, spec.version, task["call"]["args"], context), option=orjson.OPT_SORT_KEYS)
+    return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()

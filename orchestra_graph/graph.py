@@ -1,0 +1,184 @@
+"""Builds an orchestrator: a state graph of one router node, one node a tool, and a closing node.
+
+    graph = create_orchestrator(router, tools).compile()
+    state = graph.invoke({"messages": [("user", "What is 6 x 7?")]})
+    print(state["answer"], state["ledger"]["dollars"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.cache.base import BaseCache
+from langgraph.graph import END, START, StateGraph
+
+from orchestra_graph.budgeting import closers
+from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
+from orchestra_graph.engine import Engine
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.execution import CallNode
+from orchestra_graph.lifecycle import ClosingNode, StartNode
+from orchestra_graph.portal import Portal
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.protocols.base import Protocol
+from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.protocols.reply import FINAL_ANSWER
+from orchestra_graph.router import RouterNode
+from orchestra_graph.routers import Rules
+from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.state import OrchestratorContext, OrchestratorInput, OrchestratorOutput, OrchestratorState
+from orchestra_graph.tools.adapt import ToolLike, as_tool
+from orchestra_graph.tools.base import Tool
+from orchestra_graph.tools.expert import model_identity
+
+_RESERVED: Final = frozenset({"start", "router", "closing"})
+
+FINAL_ANSWER_SPEC: Final = ToolSpec(
+    name=FINAL_ANSWER,
+    kind="function",
+    description="Gives the final answer to the user and ends the run.",
+    parameters={
+        "type": "object",
+        "properties": {"answer": {"type": "string", "description": "The answer, complete in itself."}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    },
+    price=Price(),
+    terminal=True,
+)
+"""Added where no tool of the catalog is terminal: the router answers by itself."""
+
+
+def create_orchestrator(
+    router: BaseChatModel,
+    tools: Sequence[ToolLike],
+    *,
+    catalog: Catalog | None = None,
+    preferences: Preferences | None = None,
+    budget: Budget | None = None,
+    protocol: Protocol | None = None,
+    run_log: RunLog | None = None,
+    cache: BaseCache[Any] | None = None,
+    closing: str | None = None,
+    fallback: BaseChatModel | Literal["rules"] | None = "rules",
+    max_malformed: int = 3,
+) -> StateGraph[OrchestratorState, OrchestratorContext, OrchestratorInput, OrchestratorOutput]:
+    """Build the graph of an orchestrator, not yet compiled.
+
+    Args:
+        router: Any chat model that calls tools; the programs of `orchestra_graph.routers` are chat models too.
+        tools: LangChain tools, functions, compiled graphs, `Expert` and the other tools of `orchestra_graph.tools`.
+        catalog: Descriptions, prices, latencies and limits, by tool name; what it leaves out comes from the tools, and
+            prices of known models from `genai-prices`. Lines without a tool are refused.
+        preferences: What matters, unless a run's context says otherwise.
+        budget: What a run may spend, unless its context says otherwise.
+        protocol: What the router reads and how its reply is parsed; `ConversationProtocol()` by default.
+        run_log: Where each run is written as one line.
+        cache: Answers repeated calls of the tools whose catalog line says `cache = true`.
+        closing: Terminal tool that answers when the budget is used up; the cheapest one by default.
+        fallback: Router that decides one turn after `max_malformed` malformed replies in a row; None ends the run there.
+        max_malformed: See `fallback`.
+
+    Returns:
+        A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`.
+
+    Raises:
+        ConfigError: Something does not fit together; the text names it and the fix.
+    """
+    if not isinstance(router, BaseChatModel):
+        raise ConfigError(f"router = {router!r}; expected a LangChain chat model, for example ChatOpenAI(...) or Rules()")
+    made = _by_name(tools)
+    engine = Engine(
+        catalog=_complete(catalog, made, router),
+        tools=made,
+        router=router,
+        fallback=Rules() if fallback == "rules" else fallback,
+        protocol=protocol or ConversationProtocol(),
+        preferences=preferences or Preferences(),
+        budget=budget or Budget(),
+        closing=closing,
+        max_malformed=max_malformed,
+        run_log=run_log,
+        cache=cache,
+    )
+    _check(engine)
+    return _build(engine)
+
+
+def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
+    portal = Portal()
+    graph = StateGraph(
+        OrchestratorState,
+        context_schema=OrchestratorContext,
+        input_schema=OrchestratorInput,
+        output_schema=OrchestratorOutput,
+    )
+    names = [name for name in engine.catalog.tools if name in engine.tools]
+    graph.add_node("start", StartNode(engine, portal))
+    graph.add_node("router", RouterNode(engine, portal), destinations=(*names, "closing", END))
+    graph.add_edge(START, "start")
+    graph.add_edge("start", "router")
+    for name in names:
+        graph.add_node(name, CallNode(name, engine, portal))
+        graph.add_edge(name, "router")
+    graph.add_node("closing", ClosingNode(engine, portal), destinations=(END,))
+    return graph
+
+
+def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:
+    made: dict[str, Tool] = {}
+    for tool in map(as_tool, tools):
+        name = tool.spec.name
+        if name in made:
+            raise ConfigError(f"two tools are named {name!r}; expected unique names; rename one")
+        if name in _RESERVED or name == FINAL_ANSWER:
+            raise ConfigError(f"a tool is named {name!r}, which the graph uses itself; rename it")
+        made[name] = tool
+    if not made:
+        raise ConfigError("tools = []; expected at least one tool")
+    return made
+
+
+def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseChatModel) -> Catalog:
+    """The catalog with a line for each tool, prices of known models, and a way to answer."""
+    given = catalog.tools if catalog is not None else {}
+    missing = [name for name in given if name not in tools]
+    if missing:
+        raise ConfigError(
+            f"the catalog has {', '.join(map(repr, missing))} without a tool; pass the tool, or catalog.restrict(...) to: "
+            + ", ".join(n for n in given if n in tools)
+        )
+    lines = {name: given.get(name, tool.spec) for name, tool in tools.items()}
+    order = [*given, *(name for name in lines if name not in given)]
+    specs = [lines[name] for name in order]
+    if not any(spec.terminal for spec in specs):
+        specs.append(FINAL_ANSWER_SPEC)
+    router_spec = catalog.router if catalog is not None and catalog.router.model else _router_spec(catalog, router)
+    return _priced(Catalog.of(specs, router=router_spec))
+
+
+def _router_spec(catalog: Catalog | None, router: BaseChatModel) -> ModelSpec:
+    known = catalog.router if catalog is not None else ModelSpec()
+    return known.model_copy(update=model_identity(router))
+
+
+def _priced(catalog: Catalog) -> Catalog:
+    """Fill in what `genai-prices` knows, where a model is named without a price."""
+    lines = [catalog.router, *catalog.tools.values()]
+    if not any(line.model and line.price.source == "unknown" for line in lines):
+        return catalog
+    from orchestra_graph.prices import with_known_prices  # noqa: PLC0415  (its library takes 100 ms to import)
+
+    return with_known_prices(catalog)
+
+
+def _check(engine: Engine) -> None:
+    closing = engine.closing
+    if closing is not None and closing not in [spec.name for spec in closers(engine.catalog, closing)]:
+        raise ConfigError(
+            f"closing = {closing!r}; expected a terminal tool without required arguments: "
+            + (", ".join(spec.name for spec in closers(engine.catalog, None)) or "the catalog has none")
+        )
+    engine.preferences.apply(engine.catalog)

@@ -1,0 +1,199 @@
+"""How a run starts, how it ends when its budget is used up, and what is written when it has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+from langgraph.graph import END
+from langgraph.runtime import get_runtime
+from langgraph.types import Command, Overwrite
+from pydantic import BaseModel, ValidationError
+
+from orchestra_graph.budgeting import Purse
+from orchestra_graph.engine import Engine
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.events import AnswerEvent, DecisionEvent
+from orchestra_graph.execution import Execution, findings
+from orchestra_graph.ledger import totals
+from orchestra_graph.meter import current_meter
+from orchestra_graph.node import Node
+from orchestra_graph.portal import Portal
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.state import CallTask, OrchestratorState, RunHeader, answer_of, question_of
+from orchestra_graph.text import cut
+from orchestra_graph.turns import StoppedBy, Turn
+
+M = TypeVar("M", bound=BaseModel)
+
+NO_ANSWER: Final = "No answer: the budget was used up before any tool brought a result."
+
+_EVIDENCE_SHOWN: Final = 1000
+"""Tokens of the newest result that stand as the answer when no tool can be paid to write one."""
+
+
+class StartNode(Node):
+    """Writes what a run is into the state, before anything is paid."""
+
+    def __init__(self, engine: Engine, portal: Portal) -> None:
+        super().__init__("start", portal)
+        self._engine = engine
+
+    async def step(self, state: OrchestratorState, config: RunnableConfig) -> dict[str, Any]:
+        """A fresh run id, the validated preferences and budget; the turns of an earlier question go."""
+        engine = self._engine
+        context = get_runtime().context
+        given: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+        preferences = _given(Preferences, given.get("preferences"), engine.preferences)
+        budget = _given(Budget, given.get("budget"), engine.budget)
+        outer = current_meter()
+        if outer is not None and outer.left is not None:
+            budget = budget.at_most(Budget.model_validate(outer.left))
+        _, question = question_of(state["messages"])
+        run: RunHeader = {
+            "id": uuid4().hex,
+            "question": question,
+            "preferences": preferences.model_dump(mode="json"),
+            "budget": budget.model_dump(mode="json"),
+            "catalog_hash": engine.catalog.hash,
+            "started": datetime.now(UTC).isoformat(),
+        }
+        if "task" in given:
+            run["task"] = dict(given["task"])
+        engine.setup(run)
+        if engine.run_log is not None:
+            engine.started.add(run["id"])
+            engine.run_log.journal(run["id"], {"kind": "header", **engine.header(run)})
+        return {"run": run, "turns": Overwrite({}), "answer": None, "stopped_by": None, "ledger": None}
+
+
+class ClosingNode(Node):
+    """Ends a run whose budget is used up: a terminal tool answers from the evidence if one can still be paid."""
+
+    def __init__(self, engine: Engine, portal: Portal) -> None:
+        super().__init__("closing", portal)
+        self._engine = engine
+
+    async def step(self, state: OrchestratorState, config: RunnableConfig) -> Command[Any]:
+        """Answer with what there is."""
+        engine, turns, run = self._engine, state["turns"], state["run"]
+        setup = engine.setup(run)
+        purse = Purse(setup, turns, run["question"], engine.closing)
+        kinds = {name: spec.kind for name, spec in setup.catalog.tools.items()}
+        stopped_by = state["stopped_by"] or "router"
+        # A run that its router gave up is not closed at a price that nobody asked for.
+        tools = [] if stopped_by == "router" else purse.closing_tools(engine.closing)
+        for spec in tools[:1]:
+            turn = _closing_turn(run, len(turns), spec.name, stopped_by)
+            task: CallTask = {
+                "run": run,
+                "turn": turn["id"],
+                "call": turn["decision"]["calls"][0],
+                "left": purse.for_call(spec),
+                "evidence": findings(turns, spec, kinds),
+            }
+            _tell_decision(engine, run, turn)
+            started = time.perf_counter()
+            execution = Execution(engine, task, config)
+            turn["outcomes"][task["call"]["id"]] = await execution.carry_out()
+            turn["charges"] = execution.charges
+            turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
+            if engine.run_log is not None:
+                engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
+            turns = {**turns, turn["id"]: turn}
+        answer = _best_answer(turns, setup.catalog.terminals)
+        update = finish(engine, state, turns, answer, stopped_by)
+        return Command(goto=END, update={**update, "turns": turns})
+
+
+def finish(
+    engine: Engine, state: OrchestratorState, turns: dict[str, Turn], answer: str, stopped_by: StoppedBy
+) -> dict[str, Any]:
+    """Close the books of a run: totals, the line in the run log, the event.
+
+    Returns:
+        The writes that end the run.
+    """
+    run = state["run"]
+    ledger = totals(turns)
+    if engine.run_log is not None:
+        ending = {"ended": "answered", "ended_at": datetime.now(UTC).isoformat(), "answer": answer, "stopped_by": stopped_by}
+        trajectory = {**engine.header(run), **ending, "turns": list(turns.values()), "totals": ledger}
+        engine.run_log.finish(run["id"], trajectory)
+        engine.started.discard(run["id"])
+    event: AnswerEvent = {
+        "type": "answer",
+        "run": run["id"],
+        "answer": answer,
+        "stopped_by": stopped_by,
+        "ledger": ledger,
+    }
+    get_stream_writer()(event)
+    return {"messages": [AIMessage(answer)], "answer": answer, "stopped_by": stopped_by, "ledger": ledger}
+
+
+def _given(model: type[M], value: Any, default: M) -> M:
+    """A value from the context, validated; the default where there is none."""
+    if value is None:
+        return default
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        name = model.__name__.lower()
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"the context's {name}: {problems}") from error
+
+
+def _closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:
+    turn_id = f"{run['id'][:8]}-{index}"
+    return {
+        "id": turn_id,
+        "index": index,
+        "decision": {
+            "calls": [{"id": f"{turn_id}-0", "tool": tool, "args": {}}],
+            "reason": f"the budget's {why} are used up: {tool} answers from what is there",
+            "by": "closing",
+        },
+        "charges": {},
+        "outcomes": {},
+        "seconds": 0.0,
+    }
+
+
+def _tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
+    if engine.run_log is not None:
+        engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
+    event: DecisionEvent = {
+        "type": "decision",
+        "run": run["id"],
+        "turn": turn["id"],
+        "index": turn["index"],
+        "decision": turn["decision"],
+        "charges": {},
+        "outcomes": {},
+        "seconds": 0.0,
+    }
+    get_stream_writer()(event)
+
+
+def _best_answer(turns: Mapping[str, Turn], terminals: tuple[str, ...]) -> str:
+    """The closing tool's answer, else the newest answer or result of any tool."""
+    newest = ""
+    for turn in reversed(turns.values()):
+        answer = answer_of(turn, terminals)
+        if answer is not None:
+            return answer
+        for call in reversed(turn["decision"]["calls"]):
+            outcome = turn["outcomes"].get(call["id"])
+            if outcome is None or outcome["error"]:
+                continue
+            if "answer" in outcome:
+                return outcome["answer"]
+            newest = newest or outcome["content"]
+    return cut(newest, _EVIDENCE_SHOWN) if newest else NO_ANSWER

@@ -1,0 +1,324 @@
+"""The meter: turns every physical attempt of a call into a charge.
+
+One meter belongs to one call (or one decision of the router). Each try of a call is opened with `Meter.attempt`;
+model requests made inside are seen by the meter as a LangChain callback handler, however deep they are nested. Keys
+of charges are `{call id}#{try}` for the call itself and `{call id}#{try}.{request}` for the model requests inside
+it.
+
+Meters nest: a tool may be an orchestrator with meters of its own. Only the innermost meter writes a charge, and
+hands it up when its call is over, so nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from orchestra_graph.billing import describe, is_refusal
+from orchestra_graph.catalog import ModelSpec, Price
+from orchestra_graph.state import BudgetLeft
+from orchestra_graph.text import estimate_tokens
+from orchestra_graph.turns import Charge
+
+_current: ContextVar[Meter | None] = ContextVar("orchestra_graph_meter", default=None)
+
+_handler: ContextVar[Meter | None] = ContextVar("orchestra_graph_meter_handler", default=None)
+register_configure_hook(_handler, inheritable=True)
+# LangChain adds the meter to the callbacks of everything that is called inside a tool, also where a tool calls a model
+# without passing its config on.
+
+Journal = Callable[[str, str, float], None]
+"""Told of every attempt before it is sent: key, tool, upper bound of its charge in dollars."""
+
+PriceOf = Callable[[ModelSpec, str | None], Price]
+"""Price of a model request: the spec of the tool that makes it and the model's name."""
+
+
+def report(*, seconds: float = 0.0, dollars: float = 0.0) -> None:
+    """Tell the meter what the attempt under way is known to have taken; without a meter this does nothing.
+
+    Args:
+        seconds: Seconds of work, for example a vendor's own figure or modelled time: replaces the clock. Adds up.
+        dollars: Dollars on top of the catalog's price. Adds up.
+    """
+    meter = _current.get()
+    if meter is not None:
+        meter.report(seconds, dollars)
+
+
+def current_meter() -> Meter | None:
+    """The innermost meter of this context."""
+    return _current.get()
+
+
+@dataclass(slots=True)
+class _Open:
+    """An attempt that has been sent and has not come back."""
+
+    key: str
+    price: Price
+    started: float
+    model: str | None = None
+    prompt: Any = None
+    calls: int = 0
+    reported_seconds: float | None = None
+    reported_dollars: float = 0.0
+    inner_seconds: float = 0.0
+
+
+class Meter(BaseCallbackHandler):
+    """Writes the charges of one call.
+
+    Args:
+        call_id: Id of the call, or of the turn for the router.
+        tool: Name to charge.
+        spec: Price and limits of what is charged.
+        price_of: Prices the model requests inside.
+        journal: Told of each attempt before it is sent.
+        first: Number of the first try; above 0 when a call is taken up again.
+        left: What the run may still spend; a nested orchestrator stays within it.
+    """
+
+    run_inline = True
+    raise_error = True
+    ignore_chain = True
+    ignore_agent = True
+    ignore_retriever = True
+    ignore_retry = True
+    ignore_custom_event = True
+
+    def __init__(
+        self,
+        call_id: str,
+        tool: str,
+        spec: ModelSpec,
+        *,
+        price_of: PriceOf,
+        journal: Journal | None = None,
+        first: int = 0,
+        left: BudgetLeft | None = None,
+    ) -> None:
+        self.call_id = call_id
+        self.tool = tool
+        self.spec = spec
+        self.left = left
+        self.charges: dict[str, Charge] = {}
+        self.shift = 0.0
+        """Seconds by which reported time exceeds the clock's: add it to a clock reading to get the run's time."""
+        self._price_of = price_of
+        self._journal = journal
+        self._try = first - 1
+        self._own: _Open | None = None
+        self._requests: dict[UUID, _Open] = {}
+        self._count = 0
+        self._outer = _current.get()
+
+    @property
+    def next_try(self) -> int:
+        """Number of the try that comes after the ones made."""
+        return self._try + 1
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """One try of a tool's call: charged by itself, and for every model request made inside."""
+        key = self._next_key()
+        self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
+        if self._journal:
+            self._journal(key, self.tool, self.spec.price.dollars(calls=1))
+        tokens = _current.set(self), _handler.set(self)
+        try:
+            yield
+        except BaseException as error:
+            self._close(error)
+            raise
+        else:
+            self._close(None)
+        finally:
+            _current.reset(tokens[0])
+            _handler.reset(tokens[1])
+
+    @contextmanager
+    def request(self, prompt: Sequence[BaseMessage]) -> Iterator[Callable[[AIMessage], None]]:
+        """One request of the router to its own model; hand the reply to what this yields.
+
+        The same charge as that of a model request inside a tool, without a detour through callbacks.
+        """
+        request = self._open_request(self._next_key() + ".0", self.spec.model, prompt)
+        run_id = uuid4()
+        self._requests[run_id] = request
+        token = _current.set(self)
+        try:
+            yield lambda reply: self._answered(run_id, reply, "")
+        except BaseException as error:
+            self._failed(run_id, error)
+            raise
+        finally:
+            _current.reset(token)
+
+    def report(self, seconds: float, dollars: float) -> None:
+        """See `report`: goes to the newest model request under way, else to the call itself."""
+        target = next(reversed(self._requests.values()), None) or self._own
+        if target is not None:
+            target.reported_dollars += dollars
+            if seconds:
+                target.reported_seconds = (target.reported_seconds or 0.0) + seconds
+
+    def absorb(self, charges: dict[str, Charge]) -> None:
+        """Take over the charges of a nested orchestrator's call; the same key is counted once."""
+        for key, charge in charges.items():
+            self.charges[f"{self.call_id}/{key}"] = {**charge, "tool": f"{self.tool}/{charge['tool']}"}
+        if self._outer is not None:
+            self._outer.absorb(charges)
+
+    # LangChain's callbacks. A meter that is not the innermost one of its context leaves the request to that one.
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Open a charge for a request to a chat model."""
+        self._start(run_id, messages, metadata)
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Open a charge for a request to a completion model."""
+        self._start(run_id, prompts, metadata)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Close a request that was answered."""
+        generation = response.generations[0][0] if response.generations and response.generations[0] else None
+        self._answered(run_id, getattr(generation, "message", None), getattr(generation, "text", ""))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Close a request that failed."""
+        self._failed(run_id, error)
+
+    def _start(self, run_id: UUID, prompt: Any, metadata: dict[str, Any] | None) -> None:
+        if _current.get() is self:
+            key = f"{self.call_id}#{self._try}.{self._count}"
+            self._count += 1
+            self._requests[run_id] = self._open_request(key, (metadata or {}).get("ls_model_name"), prompt)
+
+    def _next_key(self) -> str:
+        self._try += 1
+        self._count = 0
+        return f"{self.call_id}#{self._try}"
+
+    def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
+        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model=model, prompt=prompt)
+        if self._journal:
+            self._journal(key, self.tool, self._upper(request))
+        return request
+
+    def _answered(self, run_id: UUID, message: BaseMessage | None, text: str) -> None:
+        request = self._requests.pop(run_id, None)
+        if request is not None:
+            clock = time.perf_counter() - request.started
+            self._record_request(request, _paid(request, message, text, clock), clock)
+
+    def _failed(self, run_id: UUID, error: BaseException) -> None:
+        request = self._requests.pop(run_id, None)
+        if request is not None:
+            self._fail(request, error)
+
+    def _close(self, error: BaseException | None) -> None:
+        for run_id in list(self._requests):
+            # A request that is cancelled may not be told to its handlers.
+            self._fail(self._requests.pop(run_id), error or TimeoutError("no answer"))
+        own, self._own = self._own, None
+        if own is not None:
+            clock = max(0.0, time.perf_counter() - own.started - own.inner_seconds)
+            seconds = clock if own.reported_seconds is None else own.reported_seconds
+            self.shift += seconds - clock
+            self._record(own, _own_charge(own, seconds, error))
+
+    def _record_request(self, request: _Open, charge: dict[str, Any], clock: float) -> None:
+        if self._own is not None:
+            self._own.inner_seconds += clock
+        self.shift += charge["seconds"] - clock
+        self._record(request, charge)
+
+    def _record(self, attempt: _Open, charge: dict[str, Any]) -> None:
+        if attempt.model:
+            charge["model"] = attempt.model
+        if attempt.price.source != "catalog":
+            charge["price"] = attempt.price.source
+        done: Charge = {"tool": self.tool, **charge}  # type: ignore[typeddict-item]
+        self.charges[attempt.key] = done
+        if self._outer is not None:
+            self._outer.absorb({attempt.key: done})
+
+    def _fail(self, request: _Open, error: BaseException) -> None:
+        clock = time.perf_counter() - request.started
+        seconds = clock if request.reported_seconds is None else request.reported_seconds
+        charge = {"status": "failed", "dollars": 0.0, "seconds": seconds, "error": describe(error)}
+        if not is_refusal(error):
+            charge |= {"status": "uncertain", "upper": self._upper(request)}
+        self._record_request(request, charge, clock)
+
+    def _upper(self, request: _Open) -> float:
+        if not request.price.has_tokens:
+            return 0.0
+        limits = self.spec.limits
+        return request.price.dollars(input_tokens=estimate_tokens(request.prompt), output_tokens=limits.output_tokens)
+
+
+def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict[str, Any]:
+    dollars = own.price.dollars(calls=1, seconds=seconds) + own.reported_dollars
+    if error is None:
+        return {"status": "paid", "dollars": dollars, "seconds": seconds}
+    known = own.reported_dollars + own.price.dollars(seconds=seconds)
+    if dollars == known or is_refusal(error):
+        return {"status": "failed", "dollars": known, "seconds": seconds, "error": describe(error)}
+    return {"status": "uncertain", "dollars": known, "upper": dollars, "seconds": seconds, "error": describe(error)}
+
+
+def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float) -> dict[str, Any]:
+    """Charge of an answered request, from the usage that the server states."""
+    usage = message.usage_metadata if isinstance(message, AIMessage) else None
+    seconds = clock if request.reported_seconds is None else request.reported_seconds
+    if usage is not None and usage.get("total_cost") == 0:
+        # LangChain's own model cache answered: it says so by this field, and nothing was sent.
+        return {"status": "cached", "dollars": 0.0, "seconds": seconds}
+    if usage is not None and "input_tokens" in usage:
+        sent, wrote = usage["input_tokens"], usage["output_tokens"]
+        details = usage.get("input_token_details")
+        cached = details.get("cache_read", 0) if details else 0
+    else:
+        sent = estimate_tokens(request.prompt)
+        wrote = estimate_tokens(message.content if message is not None else text)
+        cached = 0
+    charge = {
+        "status": "paid",
+        "dollars": request.price.dollars(input_tokens=sent, cached_tokens=cached, output_tokens=wrote)
+        + request.reported_dollars,
+        "seconds": seconds,
+        "input_tokens": sent,
+        "cached_tokens": cached,
+        "output_tokens": wrote,
+    }
+    if usage is None:
+        charge["estimated"] = True
+    return charge

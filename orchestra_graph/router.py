@@ -1,0 +1,227 @@
+"""The router node: from what has happened so far to the next calls, or to the end of the run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+from langgraph.graph import END
+from langgraph.types import Command, Send
+
+from orchestra_graph.attempts import DeadlineError, send
+from orchestra_graph.billing import describe, is_transient
+from orchestra_graph.budgeting import Purse
+from orchestra_graph.catalog import ModelSpec
+from orchestra_graph.engine import Engine, Setup
+from orchestra_graph.errors import RouterError
+from orchestra_graph.events import DecisionEvent
+from orchestra_graph.execution import findings
+from orchestra_graph.ledger import ROUTER
+from orchestra_graph.lifecycle import finish
+from orchestra_graph.meter import Meter
+from orchestra_graph.node import Node
+from orchestra_graph.portal import Portal
+from orchestra_graph.protocols.base import Situation, View
+from orchestra_graph.protocols.reply import FINAL_ANSWER
+from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, question_of
+from orchestra_graph.text import estimate_tokens
+from orchestra_graph.turns import Decision, Outcome, Turn, TurnBy
+from orchestra_graph.vllm import take_capture
+
+NODE = "router"
+CLOSING = "closing"
+
+
+class RouterNode(Node):
+    """Decides once each time it is entered."""
+
+    def __init__(self, engine: Engine, portal: Portal) -> None:
+        super().__init__(NODE, portal)
+        self._engine = engine
+
+    async def step(self, state: OrchestratorState, config: RunnableConfig) -> Command[Any]:
+        """One decision: calls to send, the end of the run, or the closing node where the budget is used up."""
+        turns = state["turns"]
+        setup = self._engine.setup(state["run"])
+        if turns:
+            answer = answer_of(next(reversed(turns.values())), setup.catalog.terminals)
+            if answer is not None:
+                return Command(goto=END, update=finish(self._engine, state, turns, answer, "answer"))
+        purse = Purse(setup, turns, state["run"]["question"], self._engine.closing)
+        if purse.used_up is not None:
+            return Command(goto=CLOSING, update={"stopped_by": purse.used_up})
+        by = _who_decides(turns, self._engine.max_malformed, has_fallback=setup.fallback is not None)
+        if by is None:
+            return Command(goto=CLOSING, update={"stopped_by": "router"})
+        return await _Deciding(self._engine, state, setup, purse, config, by).go()
+
+
+def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> TurnBy | None:
+    """The router; after `limit` malformed replies in a row the fallback; nobody when that has failed as well."""
+    row = 0
+    for turn in reversed(turns.values()):
+        if not is_malformed(turn):
+            break
+        if turn["decision"]["by"] == "fallback":
+            return None
+        row += 1
+    if row < limit:
+        return "router"
+    return "fallback" if has_fallback else None
+
+
+class _Deciding:
+    """One decision under way."""
+
+    def __init__(
+        self, engine: Engine, state: OrchestratorState, setup: Setup, purse: Purse, config: RunnableConfig, by: TurnBy
+    ) -> None:
+        self._engine = engine
+        self._state = state
+        self._run = state["run"]
+        self._turns = state["turns"]
+        self._setup = setup
+        self._purse = purse
+        self._config = config
+        self._id = f"{self._run['id'][:8]}-{len(self._turns)}"
+        self._captures: list[Any] = []
+        self._by = by
+
+    async def go(self) -> Command[Any]:
+        """Ask, record the turn, send the calls."""
+        started = time.perf_counter()
+        first, charges = self._engine.uncertain(self._run["id"], self._id)
+        spec = self._engine.catalog.router if self._by == "router" else ModelSpec()
+        meter = Meter(
+            self._id,
+            ROUTER if self._by == "router" else "fallback",
+            spec,
+            price_of=self._engine.price_of,
+            journal=self._engine.journal(self._run["id"]),
+            first=first,
+        )
+        decision = await self._decide(meter)
+        if decision is None:
+            return Command(goto=CLOSING, update={"stopped_by": "dollars"})
+        turn: Turn = {
+            "id": self._id,
+            "index": len(self._turns),
+            "decision": {**decision, "by": self._by},
+            "charges": charges | meter.charges,
+            "outcomes": {},
+            "seconds": time.perf_counter() - started + meter.shift,
+        }
+        return self._record(turn)
+
+    async def _decide(self, meter: Meter) -> Decision | None:
+        """The decision, or None when the budget cannot pay for asking."""
+        history, _ = question_of(self._state["messages"])
+        situation = Situation(
+            question=self._run["question"],
+            catalog=self._setup.catalog,
+            preferences=self._setup.preferences,
+            budget=self._setup.budget,
+            turns=self._turns,
+            history=history,
+            turn_id=self._id,
+        )
+        asking = self._engine.protocol.decide(situation)
+        view = next(asking)
+        while True:
+            if self._purse.is_bounded:
+                least = meter.spec.price.dollars(input_tokens=estimate_tokens(view.messages), output_tokens=1)
+                if not self._purse.affords(least):
+                    return None
+            try:
+                reply = await self._ask(view, meter)
+            except Exception as error:
+                return self._failed(error)
+            try:
+                view = asking.send(reply)
+            except StopIteration as done:
+                decision: Decision = done.value
+                return decision
+
+    async def _ask(self, view: View, meter: Meter) -> AIMessage:
+        router = self._setup.fallback if self._by == "fallback" and self._setup.fallback else self._setup.router
+
+        async def attempt() -> AIMessage:
+            with meter.request(view.messages) as answered:
+                reply = await router.ainvoke(view.messages, self._config)
+                answered(reply)
+            return reply
+
+        reply = await send(attempt, meter=meter, limits=meter.spec.limits, seconds=self._purse.seconds_for_deciding)
+        message, capture = take_capture(reply)
+        if capture is not None:
+            self._captures.append(capture)
+        return message
+
+    def _failed(self, error: Exception) -> Decision:
+        """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
+        if not isinstance(error, DeadlineError) and not is_transient(error):
+            raise RouterError(f"the router's model failed: {describe(error)}") from error
+        detail = f"the router's model gave no reply: {describe(error)}"
+        return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}
+
+    def _record(self, turn: Turn) -> Command[Any]:
+        engine, run_id = self._engine, self._run["id"]
+        tasks = self._tasks(turn)
+        if engine.run_log is not None:
+            for capture in self._captures:
+                name = f"{turn['id']}:{len(turn.get('captures', ()))}"
+                turn.setdefault("captures", []).append(name)
+                engine.run_log.journal(run_id, {"kind": "capture", "id": name, "turn": turn["id"], **capture})
+            engine.run_log.journal(run_id, {"kind": "turn", "turn": turn})
+        event: DecisionEvent = {
+            "type": "decision",
+            "run": run_id,
+            "turn": turn["id"],
+            "index": turn["index"],
+            "decision": turn["decision"],
+            "charges": turn["charges"],
+            "outcomes": turn["outcomes"],
+            "seconds": turn["seconds"],
+        }
+        get_stream_writer()(event)
+        turns = {**self._turns, turn["id"]: turn}
+        answer = answer_of(turn, self._setup.catalog.terminals)
+        if answer is not None:
+            update = finish(engine, self._state, turns, answer, "answer")
+            return Command(goto=END, update={**update, "turns": {turn["id"]: turn}})
+        return Command(goto=tasks or [NODE], update={"turns": {turn["id"]: turn}})
+
+    def _tasks(self, turn: Turn) -> list[Send]:
+        """A task for each call that the budget allows; the others get their outcome at once."""
+        purse = self._purse
+        purse.spend(turn)
+        tasks: list[Send] = []
+        for call in turn["decision"]["calls"]:
+            if call["tool"] == FINAL_ANSWER:
+                answer = str(call["args"]["answer"])
+                turn["outcomes"][call["id"]] = {"content": answer, "answer": answer, "error": False, "seconds": 0.0}
+                continue
+            spec = self._setup.catalog.tools[call["tool"]]
+            reads = self._engine.tools[call["tool"]].reads_evidence
+            evidence = findings(self._turns, spec, self._kinds()) if reads else []
+            refusal = purse.reserve(spec, [self._run["question"], *(f["content"] for f in evidence)])
+            if refusal is not None:
+                turn["outcomes"][call["id"]] = _unsent(refusal)
+                continue
+            task: CallTask = {"run": self._run, "turn": turn["id"], "call": call, "left": purse.for_call(spec)}
+            if reads:
+                task["evidence"] = evidence
+            tasks.append(Send(call["tool"], task))
+        return tasks
+
+    def _kinds(self) -> dict[str, str]:
+        return {name: spec.kind for name, spec in self._setup.catalog.tools.items()}
+
+
+def _unsent(why: str) -> Outcome:
+    return {"content": why, "error": True, "unsent": True, "seconds": 0.0}
+
+

@@ -1,0 +1,156 @@
+"""Append-only files of records, plain or compressed, shared by several processes.
+
+A plain log holds one record a line. In a log whose name ends in `.zst` each line is a zstd frame of its own, with a
+checksum; the frames in a row are what `zstd -dc` reads. A writer that dies leaves a torn record at the end. In a plain
+log the next writer closes it with a newline; in a compressed one the reader goes on at the next frame. Either way it
+costs no other record. Writers lock the file (`flock`); nothing is synced to disk, so a power cut may take the last
+lines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+COMPRESSED = ".zst"
+FRAME_START = b"\x28\xb5\x2f\xfd"
+"""The four bytes with which a zstd frame begins (RFC 8878, section 3.1.1)."""
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record as it stands in a log."""
+
+    number: int
+    """Counted from 1; in a compressed log the number of the frame."""
+    offset: int
+    """Byte at which it begins."""
+    data: bytes | None
+    """Its text, or None for a frame that cannot be decompressed."""
+
+
+def append(path: Path, line: bytes) -> None:
+    """Append one record under the file's lock.
+
+    Args:
+        path: The log; made when it is not there, its folder too.
+        line: The record, ending in a newline.
+
+    Raises:
+        OSError: The record could not be written, or only a part of it.
+    """
+    packed = _compress(line) if path.suffix == COMPRESSED else None
+    descriptor = open_to_append(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if packed is None and _is_torn(descriptor):
+            line = b"\n" + line
+        write_all(descriptor, line if packed is None else packed)
+    finally:
+        os.close(descriptor)
+
+
+def open_to_append(path: Path | str, mode: int = os.O_WRONLY) -> int:
+    """Open a file for appending; make it and its folder when they are not there."""
+    flags = mode | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o644)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write, and write on where the system took only a part."""
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
+
+
+def size_between_writes(file: BinaryIO) -> int:
+    """Bytes in the file at a moment when no writer is in the middle of a record."""
+    fcntl.flock(file.fileno(), fcntl.LOCK_SH)
+    try:
+        return os.fstat(file.fileno()).st_size
+    finally:
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
+def lines(file: BinaryIO, *, end: int, compressed: bool) -> Iterator[Line]:
+    """All records that begin before `end`; blank lines are passed over.
+
+    Args:
+        file: The log, opened for reading bytes; other reads may come between.
+        end: Bytes to read, from `size_between_writes`.
+        compressed: Whether the log holds zstd frames.
+    """
+    offset = number = 0
+    while offset < end:
+        number += 1
+        if compressed:
+            data, size = _read_frame(file, offset)
+            if data is None:
+                size = _next_frame(file, offset + 1, end) - offset
+        else:
+            data = read_line(file, offset, compressed=False)
+            size = len(data)
+        if data is None or data.strip():
+            yield Line(number, offset, data)
+        offset += size
+
+
+def read_line(file: BinaryIO, offset: int, *, compressed: bool) -> bytes:
+    """The record that begins at a byte; empty for a frame that cannot be decompressed."""
+    if compressed:
+        return _read_frame(file, offset)[0] or b""
+    file.seek(offset)
+    return file.readline()
+
+
+def _is_torn(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+def _compress(line: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_checksum=True).compress(line)
+
+
+def _read_frame(file: BinaryIO, offset: int) -> tuple[bytes | None, int]:
+    """Text of the frame at a byte, and the bytes it takes; None where there is no whole frame."""
+    file.seek(offset)
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    parts: list[bytes] = []
+    size = 0
+    while not decoder.eof:
+        chunk = file.read(_CHUNK)
+        if not chunk:
+            return None, 0
+        size += len(chunk)
+        try:
+            parts.append(decoder.decompress(chunk))
+        except zstandard.ZstdError:
+            return None, 0
+    return b"".join(parts), size - len(decoder.unused_data)
+
+
+def _next_frame(file: BinaryIO, start: int, end: int) -> int:
+    """Byte at which the next frame may begin, or `end`."""
+    file.seek(start)
+    tail = b""
+    position = start
+    while position < end and (chunk := file.read(_CHUNK)):
+        found = (tail + chunk).find(FRAME_START)
+        if found >= 0:
+            return position - len(tail) + found
+        position += len(chunk)
+        tail = (tail + chunk)[-3:]
+    return end

@@ -1,0 +1,211 @@
+"""Folds runs that never ended into lines of the log: `orchestra runs repair`.
+
+A run whose process died, or that failed, leaves its spool. Its turns are merged from what was journalled; an attempt
+that was started and never came back becomes an uncertain charge with its upper bound. The line says `abandoned`, or
+`failed` where the last record is an error. A run that is resumed after it was folded, and finishes, writes a later
+line; the token captures of its earlier turns stay in the folded one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from orchestra_graph.errors import RunLogError
+from orchestra_graph.ledger import totals
+from orchestra_graph.runlog.log import captures_named, spool_folder, write_run
+from orchestra_graph.runlog.read import find_runs
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.spool import Journal, Record, is_running, read_journal
+from orchestra_graph.turns import Charge, Decision, Turn, merge_turns
+
+_EMPTY_SECONDS = 60
+NO_RETURN = "the process ended before the attempt came back"
+NO_REPLY = "the run ended before the router's reply came back"
+
+
+@dataclass(slots=True)
+class RepairReport:
+    """Run ids by what became of them."""
+
+    folded: list[str] = field(default_factory=list)
+    """Written to the log as abandoned or failed."""
+    finished: list[str] = field(default_factory=list)
+    """In the log already: only the leftover spool was dropped."""
+    running: list[str] = field(default_factory=list)
+    """Their process still runs."""
+    waiting: list[str] = field(default_factory=list)
+    """They wait for a person."""
+    unclear: list[str] = field(default_factory=list)
+    """Written on another machine: give `older_than` to fold them by age."""
+    torn: int = 0
+    """Records that could not be read."""
+
+
+def repair(path: str | Path, *, older_than: float | None = None) -> RepairReport:
+    """Fold the spools of runs that will not go on.
+
+    Args:
+        path: The log.
+        older_than: Seconds. Spools untouched for longer are folded even if the run waits for a person, or its process
+            cannot be checked from here. A run of a process that runs on this machine is never folded.
+
+    Raises:
+        RunLogError: The log or a spool cannot be read or written.
+    """
+    log = Path(path)
+    report = RepairReport()
+    folder = spool_folder(log)
+    if not folder.is_dir():
+        if not log.exists():
+            raise RunLogError(f"{log}: no such run log, and no spool beside it")
+        return report
+    with _only_one(folder):
+        leftover = [(file, read_journal(file)) for file in sorted(folder.glob("*.jsonl")) if not _drop_empty(file)]
+        dead = [(file, j) for file, j in leftover if _is_over(file, j, older_than, report)]
+        logged = find_runs(log, {journal.run_id for _, journal in dead}) if dead and log.exists() else {}
+        for file, journal in dead:
+            report.torn += journal.torn
+            _fold(log, journal, logged.get(journal.run_id), report)
+            file.unlink()
+    return report
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Let one process at a time repair."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _drop_empty(file: Path) -> bool:
+    """Whether the file was made by a process that died before it wrote; one that was just made may be written yet."""
+    stat = file.stat()
+    empty = stat.st_size == 0 and time.time() - stat.st_mtime > _EMPTY_SECONDS
+    if empty:
+        file.unlink()
+    return empty
+
+
+def _is_over(file: Path, journal: Journal, older_than: float | None, report: RepairReport) -> bool:
+    owners = journal.of("owner")
+    running = is_running(owners[-1]) if owners else None
+    if running:
+        report.running.append(journal.run_id)
+        return False
+    if older_than is not None and time.time() - file.stat().st_mtime > older_than:
+        return True
+    if running is None:
+        report.unclear.append(journal.run_id)
+        return False
+    if journal.records[-1].get("kind") == "waiting":
+        report.waiting.append(journal.run_id)
+        return False
+    return True
+
+
+def _fold(log: Path, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
+    """Write the run's line, on top of what an earlier line of the same run holds."""
+    if logged is not None and logged.ended == "answered":
+        report.finished.append(journal.run_id)
+        return
+    before: dict[str, Any] = {} if logged is None else logged.model_dump(mode="json", exclude_unset=True)
+    turns: dict[str, Any] = {turn["id"]: turn for turn in before.get("turns", ())}
+    for record in journal.of("turn"):
+        turns = merge_turns(turns, {record["turn"]["id"]: record["turn"]})
+    for record in journal.of("attempt"):
+        turns = _with_attempt(turns, record, journal.run_id)
+    whole = {id: _whole(turn) for id, turn in turns.items()}
+    captures = {record["id"]: record for record in journal.of("capture")} | before.get("captures", {})
+    write_run(
+        log,
+        journal.run_id,
+        {
+            "task": {"question": ""},
+            **before,
+            **_header(journal),
+            **_ending(journal),
+            "turns": sorted(whole.values(), key=lambda turn: turn["index"]),
+            "totals": totals(whole),
+        },
+        {id: captures[id] for id in captures_named(whole.values()) if id in captures},
+    )
+    report.folded.append(journal.run_id)
+
+
+def _header(journal: Journal) -> Record:
+    header: Record = {}
+    for record in journal.of("header"):
+        header |= {key: value for key, value in record.items() if key != "kind"}
+    return header
+
+
+def _ending(journal: Journal) -> Record:
+    last = journal.records[-1] if journal.records else {}
+    failed = last.get("kind") == "error"
+    return {
+        "answer": None,
+        "stopped_by": None,
+        "ended": "failed" if failed else "abandoned",
+        "error": last.get("error") if failed else None,
+        "ended_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def _with_attempt(turns: dict[str, Any], attempt: Record, run_id: str) -> dict[str, Any]:
+    """Add the charge of an attempt that never came back; one that was charged is left as it is."""
+    key: str = attempt["key"]
+    if any(key in turn.get("charges", ()) for turn in turns.values()):
+        return turns
+    turn_id = _turn_of(key.rpartition("#")[0], turns, run_id)
+    charge: Charge = {
+        "tool": attempt["tool"],
+        "status": "uncertain",
+        "dollars": 0.0,
+        "upper": attempt["upper"],
+        "seconds": 0.0,
+        "error": NO_RETURN,
+    }
+    return merge_turns(turns, {turn_id: {"id": turn_id, "charges": {key: charge}}})
+
+
+def _turn_of(owner: str, turns: dict[str, Any], run_id: str) -> str:
+    """The turn to which an attempt belongs.
+
+    Args:
+        owner: A turn's id, or a call's, which begins with its turn's.
+        turns: The turns known so far.
+        run_id: Names the first turn of a run that has none.
+    """
+    if owner in turns:
+        return owner
+    around = [id for id in turns if owner.startswith(f"{id}-")]
+    if around:
+        return max(around, key=len)
+    if owner.rpartition("-")[0] == run_id[:8]:
+        return owner
+    return next(reversed(turns), f"{run_id[:8]}-0")
+
+
+def _whole(turn: Record) -> Turn:
+    """A turn of which perhaps only parts were written."""
+    nothing: Decision = {
+        "calls": [],
+        "reason": "",
+        "by": "router",
+        "problem": {"kind": "router_error", "detail": NO_REPLY},
+    }
+    index = turn["id"].rpartition("-")[2]
+    empty = {"index": int(index) if index.isdecimal() else 0, "decision": nothing, "seconds": 0.0}
+    return cast(Turn, {**empty, "charges": {}, "outcomes": {}, **turn})

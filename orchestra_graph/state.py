@@ -1,0 +1,109 @@
+"""The graph's state: plain JSON beside LangChain's own messages, and what a run is when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, NotRequired
+
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+from orchestra_graph.ledger import LedgerTotals
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.turns import Call, StoppedBy, Turn, merge_turns
+
+
+class RunHeader(TypedDict):
+    """Written when a run starts, so that a resumed run never depends on the graph's context."""
+
+    id: str
+    """32 hexadecimal characters."""
+    question: str
+    preferences: dict[str, Any]
+    budget: dict[str, Any]
+    catalog_hash: str
+    started: str
+    """ISO time, UTC."""
+    task: NotRequired[dict[str, Any]]
+    """What the context says of the task: id, group, split, purpose; stored in the run log as it stands."""
+
+
+class OrchestratorContext(TypedDict, total=False):
+    """What may be given with each run, as the graph's context."""
+
+    preferences: Preferences | dict[str, Any]
+    budget: Budget | dict[str, Any]
+    task: dict[str, Any]
+    """Stored in the run log as it stands: task id, group, split, purpose."""
+
+
+class OrchestratorInput(TypedDict):
+    """Input of an orchestrator graph."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    """The newest message of a person is the question."""
+
+
+class OrchestratorOutput(TypedDict):
+    """Output of an orchestrator graph."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    answer: str | None
+    stopped_by: StoppedBy | None
+    """`answer`; or the element of the budget that was used up; or `router`, when neither it nor its fallback called anything."""
+    ledger: LedgerTotals | None
+    turns: Annotated[dict[str, Turn], merge_turns]
+
+
+class OrchestratorState(OrchestratorOutput):
+    """State of an orchestrator graph; `run` stays inside."""
+
+    run: RunHeader
+
+
+class BudgetLeft(TypedDict):
+    """What a call may spend, as JSON; null means no limit."""
+
+    dollars: float | None
+    seconds: float | None
+    turns: int
+
+
+class CallTask(TypedDict):
+    """What one call's task is sent: everything it needs, since it does not see the state."""
+
+    run: RunHeader
+    turn: str
+    """Id of the turn that the call belongs to."""
+    call: Call
+    evidence: NotRequired[list[dict[str, Any]]]
+    """Findings, for tools that read them."""
+    left: BudgetLeft
+
+
+def question_of(messages: list[BaseMessage]) -> tuple[list[BaseMessage], str]:
+    """The conversation before the newest message of a person, and that message's text.
+
+    Raises:
+        ValueError: No message of a person is there.
+    """
+    for i in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[i], HumanMessage):
+            return messages[:i], messages[i].text
+    raise ValueError("messages hold no message of a person; expected the question as the newest one")
+
+
+def answer_of(turn: Turn, terminals: Collection[str]) -> str | None:
+    """The final answer that a turn brought, or None."""
+    for call in turn["decision"]["calls"]:
+        outcome = turn["outcomes"].get(call["id"])
+        if outcome is not None and call["tool"] in terminals and not outcome["error"] and "answer" in outcome:
+            return outcome["answer"]
+    return None
+
+
+def is_malformed(turn: Turn) -> bool:
+    """Whether the reply held nothing that could be executed."""
+    return not turn["decision"]["calls"]
+

@@ -1,0 +1,178 @@
+"""Reads text, Markdown, HTML and PDF files as passages: short texts, each under the headings that it stands below.
+
+Leaves out pictures, tables' layout, scanned pages (they hold no text) and any other format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra_graph.errors import MissingError
+
+_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
+_BLOCKS = [
+    *("address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption", "footer", "form"),
+    *("header", "hr", "li", "main", "ol", "p", "pre", "section", "table", "tr", "ul"),
+]
+_UNREAD = ["script", "style", "template", "noscript", "nav", "svg"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document."""
+
+    title: str
+    """Title of the document, and the headings or the page of the piece."""
+    text: str
+
+
+def read_passages(path: Path, *, size: int) -> list[Passage]:
+    """Read a file and cut it into passages.
+
+    Args:
+        path: A file with one of the endings in `READERS`.
+        size: Characters of a passage at most.
+
+    Raises:
+        MissingError: The extra `search` is needed for this file and not installed.
+        ValueError: The file holds no text, or is encrypted.
+        Exception: Whatever the reader of a broken file raises.
+    """
+    passages = [
+        Passage(title, text)
+        for title, section in READERS[path.suffix.lower()](path)
+        for text in cut(section, size=size)
+    ]
+    if not passages:
+        raise ValueError("it holds no text")
+    return passages
+
+
+def missing_extra() -> MissingError:
+    """The error for an import of the extra `search` that failed."""
+    return MissingError("the extra `search`", "pip install 'orchestra-graph[search]'")
+
+
+def cut(text: str, *, size: int) -> Iterator[str]:
+    """Cut a text at blank lines, else at ends of sentences, else at words, into pieces of at most `size` characters."""
+    piece = ""
+    for part, glue in _parts(text, size):
+        if piece and len(piece) + len(glue) + len(part) > size:
+            yield piece
+            piece = part
+        else:
+            piece = piece + glue + part if piece else part
+    if piece:
+        yield piece
+
+
+def _parts(text: str, size: int) -> Iterator[tuple[str, str]]:
+    for paragraph in re.split(r"\n\s*\n", text):
+        glue = "\n\n"
+        for sentence in [paragraph.strip()] if len(paragraph) <= size else _SENTENCE_END.split(paragraph.strip()):
+            for part in _words(sentence, size):
+                yield part, glue
+                glue = " "
+
+
+def _words(text: str, size: int) -> Iterator[str]:
+    while len(text) > size:
+        end = text.rfind(" ", 1, size + 1)
+        end = size if end < 0 else end
+        yield text[:end]
+        text = text[end:].lstrip()
+    if text:
+        yield text
+
+
+def _text(path: Path) -> Iterator[tuple[str, str]]:
+    yield path.stem, _decode(path)
+
+
+def _markdown(path: Path) -> Iterator[tuple[str, str]]:
+    yield from _sections(_decode(path).splitlines(), path.stem)
+
+
+def _html(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        from bs4 import BeautifulSoup  # noqa: PLC0415  (optional extra)
+    except ImportError as error:
+        raise missing_extra() from error
+    soup = BeautifulSoup(path.read_bytes(), "html.parser")
+    title = soup.title.get_text(" ", strip=True) if soup.title else ""
+    for tag in soup.find_all([*_UNREAD, "head"]):
+        tag.decompose()
+    for tag in soup.find_all(re.compile("^h[1-6]$")):
+        tag.replace_with(f"\n\n{'#' * int(tag.name[1])} {tag.get_text(' ', strip=True)}\n\n")
+    for tag in soup.find_all(_BLOCKS):
+        tag.insert_before("\n")
+        tag.insert_after("\n\n" if tag.name in ("p", "div", "section", "article", "table", "ul", "ol") else "\n")
+    for tag in soup.find_all(["td", "th"]):
+        tag.insert_after(" | ")
+    lines = (re.sub(r"[ \t\r\f\v\xa0]+", " ", line).strip() for line in soup.get_text().splitlines())
+    yield from _sections(lines, title or path.stem)
+
+
+def _pdf(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        from pypdf import PdfReader  # noqa: PLC0415  (optional extra)
+    except ImportError as error:
+        raise missing_extra() from error
+    with PdfReader(path) as reader:
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise ValueError("it is encrypted")
+        named = reader.metadata.title if reader.metadata else None
+        title = named.strip() if named and named.strip() else path.stem
+        for number, page in enumerate(reader.pages, start=1):
+            yield f"{title}, page {number}", page.extract_text()
+
+
+READERS = {
+    ".txt": _text,
+    ".text": _text,
+    ".md": _markdown,
+    ".markdown": _markdown,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+}
+"""How a file is read, by the ending of its name."""
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise ValueError("it is no text: it holds zero bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _sections(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
+    """Texts between headings, titled by the headings that are open there; the first of level 1 names the document."""
+    headings: dict[int, str] = {}
+    body: list[str] = []
+    fenced = False
+    for line in lines:
+        fenced ^= bool(_FENCE.match(line))
+        heading = None if fenced else _HEADING.match(line)
+        if heading is None:
+            body.append(line)
+            continue
+        yield _title(name, headings), "\n".join(body)
+        level = len(heading[1])
+        headings = {above: text for above, text in headings.items() if above < level} | {level: heading[2]}
+        body = []
+    yield _title(name, headings), "\n".join(body)
+
+
+def _title(name: str, headings: dict[int, str]) -> str:
+    return " > ".join(headings.values() if 1 in headings else (name, *headings.values()))

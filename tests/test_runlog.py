@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
+from orchestra_graph.errors import RunLogError
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.runlog.read import read_run, read_runs
+from orchestra_graph.runlog.repair import repair
+from tests.runs import NAMES, capture, read, spools, tear, trajectory, turn
+
+
+@pytest.fixture(params=NAMES)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+# Writing and reading
+
+
+def test_a_run_is_one_line_that_reads_back(path: Path) -> None:
+    log = RunLog(path)
+    catalog = Catalog.of([ToolSpec(name="search", price=Price(per_call=0.01), fallback=())])
+    started = datetime.now(UTC)
+    log.finish(
+        "run-1",
+        trajectory(
+            task={"id": "t1", "question": "Ä?", "level": 3},
+            group_id="g",
+            rollout=2,
+            split="train",
+            purpose="train",
+            seeds={"sampling": 7},
+            protocol="conversation",
+            catalog=catalog.model_dump(mode="json"),
+            catalog_hash=catalog.hash,
+            preferences=Preferences(prefer={"search": 1}).model_dump(mode="json"),
+            budget=Budget(seconds=30).model_dump(),
+            policy={"name": "rules", "weights_hash": None, "step": 3},
+            tokenizer="Qwen/Qwen3-8B",
+            template_hash="abc",
+            sampling={"temperature": 1.0},
+            constraint="required",
+            logprobs_mode="processed_logprobs",
+            versions={"langgraph": "1.2.22"},
+            started_at=started.isoformat(),
+            ended_at=started,
+            turns=[turn("run-1")],
+            stopped_by="answer",
+            verdict={"outcome": 1.0, "by": "sympy"},
+        ),
+    )
+    [run], report = read(path)
+    assert run.task.question == "Ä?"
+    assert run.task.model_extra == {"level": 3}
+    assert run.catalog == catalog
+    assert run.catalog_hash == catalog.hash == run.catalog.hash
+    assert run.preferences.prefer == {"search": 1}
+    assert run.budget == Budget(dollars=math.inf, seconds=30)
+    assert run.policy is not None and run.policy.step == 3
+    assert (run.started_at, run.ended_at) == (started, started)
+    assert run.turns == [turn("run-1")]
+    assert run.verdict is not None and run.verdict.outcome == 1.0
+    assert (report.lines, report.runs, report.problems) == (1, 1, [])
+
+
+def test_the_header_may_be_all_but_empty(path: Path) -> None:
+    RunLog(path).finish("r", {"task": {"question": "?"}, "turns": [], "ended": "failed", "error": "x"})
+    [run], _ = read(path)
+    assert (run.run_id, run.ended, run.error, run.budget) == ("r", "failed", "x", Budget())
+
+
+def test_each_line_is_json_and_a_compressed_log_is_ordinary_zstd(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl", compress=True)
+    assert log.path.name == "runs.jsonl.zst"
+    for id in "ab":
+        log.finish(id, trajectory())
+    with log.path.open("rb") as file:
+        text = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read().decode()
+    assert [json.loads(line)["run_id"] for line in text.splitlines()] == ["a", "b"]
+
+
+def test_the_last_line_of_a_run_wins(path: Path) -> None:
+    log = RunLog(path)
+    log.finish("a", trajectory(answer="1"))
+    log.finish("b", trajectory(answer="2"))
+    log.finish("a", trajectory(answer="3"))
+    runs, report = read(path)
+    assert [(run.run_id, run.answer) for run in runs] == [("b", "2"), ("a", "3")]
+    assert (report.lines, report.superseded) == (3, 1)
+    assert read_run(path, "a").answer == "3"
+
+
+def test_an_unknown_run_and_a_missing_log_are_one_clear_error(path: Path) -> None:
+    with pytest.raises(RunLogError, match="no such run log"):
+        next(read_runs(path))
+    RunLog(path).finish("a", trajectory())
+    with pytest.raises(RunLogError, match="no run 'b'"):
+        read_run(path, "b")
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_error_and_keeps_the_spool(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").mkdir()
+    log = RunLog(tmp_path / "runs.jsonl")
+    log.journal("a", {"kind": "header"})
+    with pytest.raises(RunLogError, match="Is a directory"):
+        log.finish("a", trajectory())
+    assert spools(log.path) == ["a.jsonl"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunLogError, match="Not a directory"):
+        RunLog(tmp_path / "file" / "runs.jsonl").journal("a", {"kind": "header"})
+
+
+def test_a_line_of_50_mb(path: Path) -> None:
+    log = RunLog(path)
+    log.finish("big", trajectory(answer="x" * 50_000_000))
+    log.finish("small", trajectory())
+    runs, report = read(path)
+    assert [len(run.answer or "") for run in runs] == [50_000_000, 1]
+    assert report.problems == []
+
+
+# Torn and foreign lines
+
+
+def test_a_torn_line_costs_only_itself(path: Path) -> None:
+    log = RunLog(path)
+    for id in "abc":
+        log.finish(id, trajectory())
+        if id == "b":
+            tear(path)
+    runs, report = read(path)
+    assert [run.run_id for run in runs] == ["a", "c"]
+    assert report.faults == {"torn": 1}
+    assert report.problems[0].startswith(f"{path}:2: torn: ")
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 30, 60])
+def test_a_torn_tail_of_any_length(path: Path, cut: int) -> None:
+    log = RunLog(path)
+    log.finish("a", trajectory())
+    log.finish("b", trajectory())
+    tear(path, cut)
+    whole = cut == 1 and path.suffix == ".jsonl"  # only the newline is gone
+    assert [run.run_id for run in read(path)[0]] == ["a", "b"] if whole else ["a"]
+    log.finish("c", trajectory())
+    assert [run.run_id for run in read(path)[0]] == (["a", "b", "c"] if whole else ["a", "c"])
+
+
+def test_the_line_before_stands_in_for_a_torn_last_one(path: Path) -> None:
+    log = RunLog(path)
+    log.finish("a", trajectory(answer="1"))
+    log.finish("a", trajectory(answer="2"))
+    tear(path)
+    runs, report = read(path)
+    assert [run.answer for run in runs] == ["1"]
+    assert report.faults == {"torn": 1}
+
+
+def test_damage_in_the_middle_of_a_compressed_log(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.zst")
+    sizes = []
+    for id in "abcd":
+        log.finish(id, trajectory(answer=id * 300_000))
+        sizes.append(log.path.stat().st_size)
+    data = bytearray(log.path.read_bytes())
+    data[sizes[0] + 20] ^= 0xFF
+    log.path.write_bytes(b"no frame" + data)
+    runs, report = read(log.path)
+    assert [run.run_id for run in runs] == ["a", "c", "d"]
+    assert report.faults["torn"] >= 2
+
+
+def test_foreign_lines_are_counted_with_their_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "runs.jsonl"
+    log = RunLog(path)
+    log.finish("a", trajectory())
+    with path.open("a") as file:
+        file.write('hello\n{"x": 1}\n{not json}\n[1]\n\n')
+        file.write('{"version":2,"run_id":"b","ended":"answered"}\n{"version": 3, "run_id": "b"}\n')
+        file.write('{"version":1,"run_id":"c","task":{"question":"?"},"turns":[],"ended":"never"}\n')
+        file.write('{"run_id": "d", "version": 1, "task": {"question": "?"}, "ended": "failed"}\n')
+    runs, report = read(path)
+    assert [run.run_id for run in runs] == ["a", "d"]
+    assert report.faults == {"torn": 3, "foreign": 1, "version": 2, "invalid": 1}
+    assert [problem.removeprefix(f"{path}:").partition(": ")[0] for problem in report.problems] == list("2345789")
+    assert "version: version 2; expected 1" in report.problems[4]
+    assert "invalid: ended = 'never'" in report.problems[6]
+    list(read_runs(path))
+    assert [record.message for record in caplog.records] == report.problems
+
+
+def test_only_the_first_reason_of_an_invalid_run_is_told_and_the_earlier_line_read(path: Path) -> None:
+    log = RunLog(path)
+    log.finish("a", trajectory(answer="1"))
+    log.finish("a", trajectory(budget={"turns": 0}))
+    runs, report = read(path)
+    assert [run.answer for run in runs] == ["1"]
+    assert report.problems[0].startswith(f"{path}:2: invalid: budget.turns = '0'")
+
+
+# Several processes
+
+
+def write_many(path: Path, writer: int, count: int) -> None:
+    log = RunLog(path)
+    for n in range(count):
+        run_id = f"{writer}-{n}"
+        log.journal(run_id, {"kind": "header"})
+        log.finish(run_id, trajectory(answer=f"{writer}" * (n * 37 % 9000)))
+
+
+def test_several_processes_write_at_once(path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(path, writer, 200)) for writer in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    runs, report = read(path)
+    assert {run.run_id for run in runs} == {f"{writer}-{n}" for writer in range(4) for n in range(200)}
+    assert (report.lines, report.problems) == (800, [])
+    assert all(run.answer == run.run_id[0] * (int(run.run_id[2:]) * 37 % 9000) for run in runs)
+    assert spools(path) == []
+
+
+WRITER = """
+import sys
+from orchestra_graph.runlog.log import RunLog
+log = RunLog(sys.argv[1])
+n = 0
+while True:
+    run_id = f"{sys.argv[2]}-{n}"
+    log.journal(run_id, {"kind": "header", "task": {"question": "?"}})
+    run = {"task": {"question": "?"}, "turns": [], "ended": "answered", "answer": "x" * 300_000}
+    log.finish(run_id, run)
+    n += 1
+    print(n, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_costs_at_most_its_own_last_line(path: Path) -> None:
+    for kill in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(kill)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        written = 0
+        while written < 3 + kill:
+            written = int(process.stdout.readline())
+        time.sleep(0.0007 * kill)
+        process.send_signal(signal.SIGKILL)
+        written = max([written, *map(int, process.stdout.read().split())])
+        process.wait()
+        process.stdout.close()
+        RunLog(path).finish(f"after-{kill}", trajectory())
+        ids = {run.run_id for run in read(path)[0]}
+        assert {f"{kill}-{n}" for n in range(written)} | {f"after-{kill}"} <= ids
+    for file in Path(f"{path}.spool").iterdir():  # one may have been made and not yet written
+        os.utime(file, (time.time() - 120, time.time() - 120))
+    report = repair(path)
+    assert report.running == report.unclear == []
+    assert spools(path) == []
+
+
+# The spool
+
+
+def test_captures_that_turns_name_become_part_of_the_line_and_others_are_dropped(path: Path) -> None:
+    log = RunLog(path)
+    for id in ("r-0:0", "r-0:1", "lost"):
+        log.journal("r", capture(id, "r-0"))
+    log.finish("r", trajectory(turns=[turn("r", captures=["r-0:1", "r-0:0", "elsewhere"])]))
+    [run], _ = read(path)
+    assert list(run.captures) == ["r-0:1", "r-0:0"]
+    assert run.captures["r-0:0"].token_ids == [2, 3]
+    assert run.captures["r-0:0"].logprobs == [-1.0, 0.0]
+    assert run.captures["r-0:0"].model_extra == {}
+    assert spools(path) == []
+
+
+def test_the_capture_of_a_decision_that_was_made_again_is_the_last_one(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("r", capture("r-0:0", "r-0"))
+    log.journal("r", {**capture("r-0:0", "r-0"), "token_ids": [9]})
+    log.finish("r", trajectory(turns=[turn("r", captures=["r-0:0"])]))
+    assert read_run(path, "r").captures["r-0:0"].token_ids == [9]
+
+
+def test_attempts_are_read_back_in_another_process(path: Path) -> None:
+    log = RunLog(path)
+    assert log.attempts("r") == {}
+    assert not path.parent.joinpath(f"{path.name}.spool").exists()
+    attempt = {"kind": "attempt", "key": "r-0-0#0", "tool": "large", "upper": 0.25}
+    log.journal("r", attempt)
+    log.journal("r", {"kind": "turn", "turn": turn("r")})
+    assert RunLog(path).attempts("r") == {"r-0-0#0": attempt}
+    log.finish("r", trajectory())
+    assert log.attempts("r") == {}
+
+
+@pytest.mark.parametrize("run_id", ["../../etc/x", "a/b", "", "\ud800", "ä" * 300, 'quote"\\', "."])
+def test_any_text_is_a_run_id(path: Path, run_id: str) -> None:
+    log = RunLog(path)
+    log.journal(run_id, {"kind": "header"})
+    assert len(spools(path)) == 1
+    log.finish(run_id, trajectory())
+    assert [run.run_id for run in read(path)[0]] == [run_id.replace("\ud800", "\ufffd")]
+    assert spools(path) == []
+
+
+def test_a_torn_record_does_not_spoil_the_one_after_it(path: Path) -> None:
+    log = RunLog(path)
+    for n in range(2):
+        log.journal("r", {"kind": "attempt", "key": f"r-0-{n}#0", "tool": "a", "upper": 1})
+        if n == 0:
+            tear(Path(f"{path}.spool/r.jsonl"), 5)
+    assert list(log.attempts("r")) == ["r-0-1#0"]
+
+
+def test_a_journal_entry_costs_a_few_microseconds(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    record = {"kind": "attempt", "key": "12345678-0-0#0", "tool": "large", "upper": 0.01}
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(500):
+            log.journal("r", record)
+        best = min(best, (time.perf_counter() - start) / 500)
+    assert best < 50e-6  # about 4 where nothing else runs; the rest is for a busy machine
