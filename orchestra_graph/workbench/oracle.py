@@ -1,0 +1,148 @@
+"""The oracle: knows every expert's true limits, and finds the plan that solves a question at the least cost.
+
+A bound on what routing can reach, and a teacher for a router's first lessons. It reads the question as experts do; it
+does not see the right answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from orchestra_graph.catalog import Catalog, Price
+from orchestra_graph.preferences import Preferences
+from orchestra_graph.protocols.table import Line
+from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
+from orchestra_graph.routers.programs import give_up
+from orchestra_graph.text import estimate_tokens
+from orchestra_graph.workbench.skills import SKILLS
+from orchestra_graph.workbench.tasks import read, within
+
+Plan = tuple[str, ...]
+"""Experts to call, in order, by the names of `SKILLS`."""
+
+RETRIES = 3
+
+PROMPT_TOKENS = 65
+"""A role's system text and the headings of a prompt."""
+REPLY_TOKENS = {"programming": 220, "calculus": 40}
+"""What an expert writes, by family; about 25 for others."""
+EVIDENCE_TOKENS = {"search": 155, "runner": 40}
+"""What a call adds to the evidence; about 20 for others."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a tool costs and takes."""
+
+    price: Price
+    seconds: float
+
+
+def solutions(question: str) -> list[Plan]:
+    """Every plan without a spare call that answers the question rightly; empty for a question from elsewhere."""
+    found = read(question)
+    if found is None:
+        return []
+    family, problem = found
+    sizes = family.sizes(problem)
+    plans: list[Plan] = []
+    for expert, skill in SKILLS.items():
+        limits = skill.limits.get(family.name)
+        if limits is None or not within(sizes, limits):
+            continue
+        if expert == "runner":
+            plans += [(expert, reader) for reader, other in SKILLS.items() if other.quotes]
+            continue
+        documents = ("search",) * sizes.get("hops", 0)
+        turns = math.ceil(sizes.get("changes", 1) / limits.get("per_call", 1))
+        plans.append((*documents, *(expert,) * turns))
+    return plans
+
+
+def plan(
+    question: str,
+    catalog: Catalog,
+    *,
+    identity: Mapping[str, str] | None = None,
+    preferences: Preferences | None = None,
+) -> list[str] | None:
+    """The best plan with the tools of a catalog.
+
+    Args:
+        question: Text of a task.
+        catalog: Tools, prices, latencies.
+        identity: For each name in the catalog, which expert of `SKILLS` it is; by default its own name.
+        preferences: Weights; by default cost counts more than time.
+
+    Returns:
+        Names in the catalog, in the order of the calls; None where these tools cannot solve it.
+    """
+    offers = {name: Offer(spec.price, spec.latency.p50) for name, spec in catalog.tools.items()}
+    return choose_plan(question, offers, identity or {}, preferences or Preferences())
+
+
+def choose_plan(
+    question: str, offers: Mapping[str, Offer], identity: Mapping[str, str], preferences: Preferences
+) -> list[str] | None:
+    """As `plan`, with the tools as offers by name."""
+    names = {identity.get(name, name): name for name in offers}
+    plans = [p for p in solutions(question) if all(expert in names for expert in p)]
+    found = read(question)
+    if found is None or not plans:
+        return None
+    costs = [_estimate(question, found[0].name, p, [offers[names[expert]] for expert in p]) for p in plans]
+    dollars, seconds = _normalised([c[0] for c in costs]), _normalised([c[1] for c in costs])
+    calls = [[names[expert] for expert in p] for p in plans]
+    losses = [
+        preferences.cost * d + preferences.latency * s - _wishes(c, preferences)
+        for d, s, c in zip(dollars, seconds, calls, strict=True)
+    ]
+    # On equal terms the cheaper plan wins, then the one listed first.
+    return calls[min(range(len(plans)), key=lambda i: (losses[i], costs[i]))]
+
+
+class Oracle(ProgramRouter):
+    """Follows the best plan; where there is none, it gives up at once."""
+
+    identity: Mapping[str, str] = Field(default_factory=dict)
+    """For each name in the catalog, which expert it is; by default its own name."""
+
+    def choose(self, scene: Scene) -> Choice:
+        """The next call of the plan; one that failed is repeated, up to three times in a run."""
+        offers = {line.name: Offer(_price(line), line.seconds) for line in scene.lines}
+        steps = choose_plan(scene.question, offers, self.identity, scene.preferences) or []
+        done = sum(not past.error for past in scene.past)
+        if done >= len(steps) or len(scene.past) - done > RETRIES:
+            return give_up(scene)
+        return Choice(steps[done], f"step {done + 1} of {len(steps)}: {' -> '.join(steps)}")
+
+
+def _estimate(question: str, family: str, steps: Plan, offers: Sequence[Offer]) -> tuple[float, float]:
+    """Dollars and seconds of a plan, dollars to within a factor of about two: enough to rank plans."""
+    dollars = seconds = 0.0
+    tokens = PROMPT_TOKENS + estimate_tokens(question)
+    for expert, offer in zip(steps, offers, strict=True):
+        reply = 4 if expert == "search" else REPLY_TOKENS.get(family, 25)
+        dollars += offer.price.dollars(input_tokens=tokens, output_tokens=reply, calls=1, seconds=offer.seconds)
+        seconds += offer.seconds
+        tokens += EVIDENCE_TOKENS.get(expert, 20)
+    return dollars, seconds
+
+
+def _normalised(values: list[float]) -> list[float]:
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+
+def _wishes(calls: list[str], preferences: Preferences) -> float:
+    """Weight of the preferred tools that a plan calls, less that of those to avoid."""
+    used = set(calls)
+    return sum(preferences.prefer.get(name, 0.0) - preferences.avoid.get(name, 0.0) for name in sorted(used))
+
+
+def _price(line: Line) -> Price:
+    return Price(input=line.input, output=line.output, per_call=line.per_call, per_second=line.per_second)

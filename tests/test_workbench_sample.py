@@ -1,0 +1,112 @@
+"""Episodes: pure functions of (seed, split, index), always solvable, and of texts that the other split never shows."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestra_graph.catalog import Price
+from orchestra_graph.workbench import FAMILIES, SKILLS, Episode, Workbench, plan
+from orchestra_graph.workbench.descriptions import DESCRIPTIONS
+from orchestra_graph.workbench.wishes import preference_phrases
+from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
+
+BENCH = Workbench()
+N = 150
+
+
+def episodes(split: Split) -> list[Episode]:
+    return [BENCH.sample(0, index, split=split) for index in range(N)]
+
+
+def test_the_same_arguments_give_the_same_episode_and_others_another() -> None:
+    for index in range(10):
+        assert BENCH.sample(1, index) == Workbench().sample(1, index) != BENCH.sample(2, index)
+    assert BENCH.sample(1, 3) != BENCH.sample(1, 3, split="held_out")
+
+
+def test_another_process_draws_the_same_and_needs_no_sympy_until_then() -> None:
+    draw = "print(repr((Workbench().tasks('train', 14), [Workbench().sample(0, i) for i in range(5)])))"
+    code = f"import sys\nfrom orchestra_graph.workbench import Workbench\nassert 'sympy' not in sys.modules\n{draw}"
+    here = repr((BENCH.tasks("train", 14), [BENCH.sample(0, i) for i in range(5)]))
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.stdout.strip()) == ("", here)
+
+
+def test_a_plan_solves_every_episode() -> None:
+    for split in SPLITS:
+        for episode in episodes(split):
+            steps = plan(
+                episode.task.question, episode.catalog, identity=episode.identity, preferences=episode.preferences
+            )
+            assert steps
+            assert set(steps) <= set(episode.catalog.tools) == set(episode.identity)
+
+
+def test_catalogs_differ_in_tools_names_order_texts_and_prices() -> None:
+    drawn = episodes("train")
+    assert len({frozenset(e.identity.values()) for e in drawn}) > N / 2
+    names = [name for e in drawn for name in e.identity]
+    assert len(set(names)) > 0.95 * len(names)
+    assert not set(names) & set(SKILLS)
+    orders = {tuple(e.identity.values()) for e in drawn}
+    assert len(orders) > 0.9 * N
+    assert {e.task.family for e in drawn} == set(FAMILIES)
+    large = [
+        e.catalog.tools[n].price.dollars(input_tokens=200, output_tokens=60, calls=1)
+        for e in drawn
+        for n, expert in e.identity.items()
+        if expert == "large"
+    ]
+    assert max(large) / min(large) > 30
+
+
+def test_prices_keep_a_plausible_spread() -> None:
+    for episode in episodes("train"):
+        for name, expert in episode.identity.items():
+            usual, drawn = (dollars(c.price) for c in (BENCH.catalog.tools[expert], episode.catalog.tools[name]))
+            assert usual / 11 < drawn < usual * 11
+
+
+def test_the_dearest_tool_by_the_fixed_catalog_is_sometimes_not_the_dearest() -> None:
+    dearest = [
+        max(e.identity, key=lambda name, e=e: dollars(e.catalog.tools[name].price))  # type: ignore[misc]
+        for e in episodes("train")
+        if "large" in e.identity.values()
+    ]
+    drawn = [e for e in episodes("train") if "large" in e.identity.values()]
+    share = statistics.mean(e.identity[name] == "large" for e, name in zip(drawn, dearest, strict=True))
+    assert 0.3 < share < 0.95
+
+
+def test_descriptions_and_wishes_of_the_splits_are_disjoint() -> None:
+    described: dict[Split, set[str]] = {
+        s: {t.description for e in episodes(s) for t in e.catalog.tools.values()} for s in SPLITS
+    }
+    assert described["train"].isdisjoint(described["held_out"])
+    for split in SPLITS:
+        assert described[split] <= {text for phrases in DESCRIPTIONS.values() for text in phrases.of(split)}
+        wishes = [e.preferences.text for e in episodes(split) if e.preferences.text]
+        assert len(wishes) > N / 2
+        known = [pattern_of(text) for phrases in preference_phrases() for text in phrases.of(split)]
+        assert all(any(pattern.match(text) for pattern in known) for text in wishes)
+
+
+def test_preferences_fit_their_catalog_and_their_text() -> None:
+    kinds = set()
+    for episode in episodes("train"):
+        wishes = episode.preferences
+        assert wishes.apply(episode.catalog) == episode.catalog
+        for name in (*wishes.prefer, *wishes.avoid):
+            assert name in wishes.text
+        kinds.add((bool(wishes.prefer), bool(wishes.avoid), wishes.cost, wishes.latency))
+    assert len(kinds) >= 10
+
+
+def dollars(price: Price) -> float:
+    return price.dollars(input_tokens=200, output_tokens=60, calls=1)
