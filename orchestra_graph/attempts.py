@@ -1,7 +1,7 @@
 """Sends one request until it is answered: timeouts, retries and pauses, each try under the meter.
 
-This is done inside a node and not by LangGraph's retry policy, which clears the writes of a failed try and with them its
-charge.
+This is done inside a node and not by LangGraph's retry policy, which clears the writes of a failed try and with them
+its charge.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable
+
 from orchestra_graph.billing import is_transient, retry_after
 from orchestra_graph.catalog import Limits
 from orchestra_graph.errors import ToolError
 from orchestra_graph.meter import Meter
 
 T = TypeVar("T")
+
+ChatModel = Runnable[LanguageModelInput, AIMessage]
 
 FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; doubled for each further one, up to `LONGEST_PAUSE`."""
@@ -32,9 +38,26 @@ class DeadlineError(ToolError):
         super().__init__(f"cancelled after {seconds:.1f} s: the run's time is used up")
 
 
-async def send(
-    request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Limits, seconds: float = math.inf
-) -> T:
+class TimeLimitError(ToolError):
+    """One try took longer than the tool's limit."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no reply within {seconds:g} s", retryable=True)
+
+
+async def ask(model: ChatModel, messages: list[BaseMessage]) -> AIMessage:
+    """Ask a chat model; callbacks and tracing come from the context of the node, as everywhere below it.
+
+    Raises:
+        ToolError: The server's reply holds nothing; LangChain lets that pass as a bare IndexError.
+    """
+    try:
+        return await model.ainvoke(messages)
+    except IndexError as error:
+        raise ToolError("the server's reply has no choices", retryable=True) from error
+
+
+async def send(request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Limits, seconds: float = math.inf) -> T:
     """Send a request, and again after a pause when it failed in a way that may pass.
 
     Args:
@@ -52,8 +75,7 @@ async def send(
     while True:
         left = seconds - (time.perf_counter() - started) - meter.shift
         try:
-            async with asyncio.timeout(min(limits.timeout, max(0.0, left))):
-                result = await request()
+            result = await _within(min(limits.timeout, max(0.0, left)), request)
         except Exception as error:
             elapsed = time.perf_counter() - started + meter.shift
             if elapsed >= seconds:
@@ -72,8 +94,19 @@ async def send(
             return result
 
 
+async def _within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await request()
+    except TimeoutError as error:
+        if scope.expired():
+            raise TimeLimitError(seconds) from error
+        raise
+
+
 def _pause(error: Exception, tries: int) -> float:
     asked = retry_after(error)
     if asked is not None:
         return min(asked, LONGEST_PAUSE)
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries) * random.uniform(0.75, 1.25)
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**tries) * random.uniform(0.75, 1.25)

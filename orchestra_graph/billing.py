@@ -73,7 +73,13 @@ def status_of(error: BaseException) -> int | None:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the error's class and text."""
+    """One line: the error's class and text, and the root cause where it says more."""
+    *_, root = _chain(error)
+    text = _one_line(error)
+    return text if root is error or _one_line(root) in text else f"{text} ({_one_line(root)})"
+
+
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     return text if isinstance(error, ToolError) else f"{name}: {text}" if text else name

@@ -1,13 +1,14 @@
 """What a run may still spend, and what of it is spoken for.
 
-Every call is checked before it is sent, with what it will at least cost. The price of closing the run is kept back, so that
-a run whose budget is used up can still be answered.
+Every call is checked before it is sent, with what it will at least cost. The price of closing the run is kept back, so
+that a run whose budget is used up can still be answered.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Final
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.engine import Setup
@@ -15,6 +16,11 @@ from orchestra_graph.ledger import Spent
 from orchestra_graph.state import BudgetLeft
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import StoppedBy, Turn
+
+_ROUNDING: Final = 1e-9
+"""Dollars that a sum of prices may be off."""
+_STUCK: Final = 3
+"""Replies in a row of which no call fitted the budget, after which the run is closed."""
 
 
 class Purse:
@@ -30,6 +36,8 @@ class Purse:
     def __init__(self, setup: Setup, turns: Mapping[str, Turn], question: str, closing: str | None) -> None:
         self._setup = setup
         self._reserved = 0.0
+        self._graphs = 1
+        self._is_stuck = len(turns) >= _STUCK and all(map(_unsent, list(turns.values())[-_STUCK:]))
         self.is_bounded = setup.is_bounded
         """Whether dollars or seconds are limited at all."""
         self.dollars = setup.budget.dollars
@@ -52,7 +60,7 @@ class Purse:
             return "turns"
         if self.seconds - self._kept_seconds <= 0:
             return "seconds"
-        if self.is_bounded and not self._any_call_fits():
+        if self.is_bounded and (self._is_stuck or not self._any_call_fits()):
             return "dollars"
         return None
 
@@ -63,10 +71,12 @@ class Purse:
 
     def affords(self, dollars: float) -> bool:
         """Whether so much can be spent without touching the reserve for closing."""
-        return dollars <= self.dollars - self._kept_dollars - self._reserved
+        return dollars <= self.dollars - self._kept_dollars - self._reserved + _ROUNDING
 
     def spend(self, turn: Turn) -> None:
-        """Take off what a decision cost that has just been made."""
+        """Take off what a decision cost that has just been made, before its calls are sent."""
+        kinds = [self._setup.catalog.tools[call["tool"]].kind for call in turn["decision"]["calls"]]
+        self._graphs = max(1, kinds.count("graph"))
         if self.is_bounded:
             spent = Spent.of([turn])
             self.dollars -= spent.dollars
@@ -87,7 +97,7 @@ class Purse:
         least = spec.least_dollars(estimate_tokens(texts) if spec.kind == "expert" else 0)
         kept = 0.0 if spec.terminal else self._kept_dollars
         free = self.dollars - kept - self._reserved
-        if least > free:
+        if least > free + _ROUNDING:
             return f"not sent: {spec.name} costs at least ${least:.6f}, and ${max(0.0, free):.6f} is left for it"
         if self.seconds - (0.0 if spec.terminal else self._kept_seconds) <= 0:
             return f"not sent: no time is left for {spec.name}"
@@ -95,15 +105,18 @@ class Purse:
         return None
 
     def for_call(self, spec: ToolSpec) -> BudgetLeft:
-        """What a call may spend: all that is left for a terminal tool, else less the reserve for closing."""
-        if not self.is_bounded:
-            return {"dollars": None, "seconds": None, "turns": self.turns}
-        kept = (0.0, 0.0) if spec.terminal else (self._kept_dollars, self._kept_seconds)
-        dollars, seconds = self.dollars - kept[0], self.seconds - kept[1]
+        """What a call may spend: all that is left for a terminal tool, else less the reserve for closing.
+
+        Graphs called in the same reply share it, since each may spend all that it is given.
+        """
+        kept_dollars, kept_seconds = (0.0, 0.0) if spec.terminal else (self._kept_dollars, self._kept_seconds)
+        dollars = max(0.0, self.dollars - kept_dollars) / (self._graphs if spec.kind == "graph" else 1)
+        seconds = self.seconds - kept_seconds
         return {
-            "dollars": None if math.isinf(dollars) else max(0.0, dollars),
+            "dollars": None if math.isinf(dollars) else dollars,
             "seconds": None if math.isinf(seconds) else seconds,
-            "turns": self.turns,
+            # A graph that closes a run whose turns are used up needs one of its own.
+            "turns": max(1, self.turns),
         }
 
     def closing_tools(self, closing: str | None) -> list[ToolSpec]:
@@ -111,7 +124,7 @@ class Purse:
         fit = [
             spec
             for spec in closers(self._setup.catalog, closing)
-            if spec.least_dollars(self._tokens) <= self.dollars and spec.latency.p50 <= self.seconds
+            if spec.least_dollars(self._tokens) <= self.dollars + _ROUNDING and spec.latency.p50 <= self.seconds
         ]
         return fit if self.seconds > 0 else []
 
@@ -129,9 +142,15 @@ class Purse:
         specs = self._setup.catalog.tools.values()
         return any(
             spec.least_dollars(self._tokens if spec.kind == "expert" else 0)
-            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars)
+            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + _ROUNDING
             for spec in specs
         )
+
+
+def _unsent(turn: Turn) -> bool:
+    """Whether there were calls and none of them fitted the budget."""
+    outcomes = turn["outcomes"].values()
+    return bool(outcomes) and all(outcome.get("unsent", False) for outcome in outcomes)
 
 
 def closers(catalog: Catalog, closing: str | None) -> list[ToolSpec]:

@@ -7,27 +7,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import orjson
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable
+from langchain_core.language_models import BaseChatModel
 from langgraph.cache.base import BaseCache
 
-from orchestra_graph.catalog import Catalog, ModelSpec, Price
+from orchestra_graph.attempts import ChatModel
+from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.meter import Journal
 from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.protocols.base import Protocol
-from orchestra_graph.protocols.conversation import functions
+from orchestra_graph.protocols.base import Protocol, View
+from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import RunHeader
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge
 
-Router = Runnable[LanguageModelInput, AIMessage]
+_MOST_KEPT = 1024
 
-_KEPT_SETUPS = 256
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+FINAL_ANSWER_SPEC: Final = ToolSpec(
+    name=FINAL_ANSWER,
+    kind="function",
+    description="Gives the final answer to the user and ends the run.",
+    parameters={
+        "type": "object",
+        "properties": {"answer": {"type": "string", "description": "The answer, complete in itself."}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    },
+    price=Price(),
+    terminal=True,
+)
+"""Added where no tool of the catalog is terminal: the router answers by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +54,6 @@ class Setup:
     """Without the tools that must never be called."""
     preferences: Preferences
     budget: Budget
-    router: Router
-    """The router's model with the catalog's functions bound."""
-    fallback: Router | None
 
     @property
     def is_bounded(self) -> bool:
@@ -56,6 +69,7 @@ class Engine:
     tools: Mapping[str, Tool]
     router: BaseChatModel
     fallback: BaseChatModel | None
+    fallback_spec: ModelSpec
     protocol: Protocol
     preferences: Preferences
     budget: Budget
@@ -64,31 +78,46 @@ class Engine:
     run_log: RunLog | None
     cache: BaseCache[Any] | None
     started: set[str] = field(default_factory=set)
-    """Ids of runs that began in this process; any other run was taken up again, and its journal is read."""
-    _setups: dict[bytes, Setup] = field(default_factory=dict)
+    """Ids of runs that began in this process and were never interrupted; the journal of any other is read."""
+    _unwritten: dict[str, dict[str, Charge]] = field(default_factory=dict)
+    _bound: dict[tuple[int, int], tuple[ChatModel, BaseChatModel, list[dict[str, Any]]]] = field(default_factory=dict)
+    _by_run: dict[str, Setup] = field(default_factory=dict)
+    _by_content: dict[bytes, Setup] = field(default_factory=dict)
 
     def setup(self, run: RunHeader) -> Setup:
         """Validated preferences, budget and catalog of a run; kept for runs with the same ones."""
-        key = orjson.dumps((run["preferences"], run["budget"]))
-        setup = self._setups.get(key)
+        setup = self._by_run.get(run["id"])
         if setup is None:
-            setup = self._make_setup(run)
-            while len(self._setups) >= _KEPT_SETUPS:
-                self._setups.pop(next(iter(self._setups)), None)
-            self._setups[key] = setup
+            key = orjson.dumps((run["preferences"], run["budget"]))
+            setup = self._by_content.get(key)
+            if setup is None:
+                setup = self._make_setup(run)
+                _keep(self._by_content, key, setup)
+            _keep(self._by_run, run["id"], setup)
         return setup
 
     def _make_setup(self, run: RunHeader) -> Setup:
         preferences = Preferences.model_validate(run["preferences"])
         catalog = preferences.apply(self.catalog)
-        tools = functions(catalog)
+        if not catalog.terminals:  # those there were must never be called
+            catalog = Catalog.of([*catalog.tools.values(), FINAL_ANSWER_SPEC], router=catalog.router)
         return Setup(
             catalog=catalog,
             preferences=preferences,
             budget=Budget.model_validate(run["budget"]),
-            router=self.router.bind_tools(tools),
-            fallback=None if self.fallback is None else self.fallback.bind_tools(tools),
         )
+
+    def bound(self, model: BaseChatModel, view: View) -> ChatModel:
+        """The model with a view's functions bound; kept as long as protocols give the same list."""
+        if not view.tools:
+            return model
+        key = (id(model), id(view.tools))
+        kept = self._bound.get(key)
+        if kept is None:
+            # Model and list are kept with it, so that their ids stay theirs.
+            kept = (model.bind_tools(view.tools), model, view.tools)
+            _keep(self._bound, key, kept)
+        return kept[0]
 
     def header(self, run: RunHeader) -> dict[str, Any]:
         """What the run log says of a run before its turns."""
@@ -126,20 +155,35 @@ class Engine:
 
         return write
 
-    def uncertain(self, run_id: str, call_id: str) -> tuple[int, dict[str, Charge]]:
-        """Tries of a call that an earlier process sent and that never came back.
+    def keep(self, run_id: str, turn_id: str, call_id: str, charges: dict[str, Charge]) -> None:
+        """Hold charges of a task that is left by an exception: LangGraph drops its writes, and they were paid.
+
+        Args:
+            run_id: Id of the run.
+            turn_id: The turn that they belong to.
+            call_id: The call, or the turn itself for the router's.
+            charges: What was paid so far.
+        """
+        if not charges:
+            return
+        _keep(self._unwritten, call_id, charges)
+        self.started.discard(run_id)
+        if self.run_log is not None:
+            self.run_log.journal(run_id, {"kind": "turn", "turn": {"id": turn_id, "charges": charges}})
+
+    def earlier(self, run_id: str, call_id: str) -> tuple[int, dict[str, Charge]]:
+        """Tries of a call that is taken up again, made before a task of it could write anything.
 
         Returns:
-            The number of the next try, and a charge for each attempt, with its upper bound.
+            The number of the next try, and the charges: those known, and an uncertain one with its upper bound for each
+            attempt that an earlier process sent and that never came back.
         """
+        kept = self._unwritten.pop(call_id, None) or {}
         if self.run_log is None or run_id in self.started:
-            return 0, {}
+            return _next_try(kept), kept
         charges: dict[str, Charge] = {}
-        first = 0
         for key, record in self.run_log.attempts(run_id).items():
-            owner, _, number = key.partition("#")
-            if owner == call_id:
-                first = max(first, int(number.partition(".")[0]) + 1)
+            if _owner(key) == call_id:
                 charges[key] = {
                     "tool": record["tool"],
                     "status": "uncertain",
@@ -148,7 +192,27 @@ class Engine:
                     "seconds": 0.0,
                     "error": "the process ended before the attempt came back",
                 }
-        return first, charges
+        known = self.run_log.charges(run_id)
+        charges |= {key: charge for key, charge in known.items() if _owner(key) == call_id} | kept
+        return _next_try(charges), charges
+
+
+def _owner(key: str) -> str:
+    """The call or turn in the keys `{id}#{try}`, `{id}#{try}.{request}` and, of a nested run, `{id}/{key}`."""
+    return key.partition("#")[0].partition("/")[0]
+
+
+def _next_try(charges: Mapping[str, Charge]) -> int:
+    """The number after those in the keys `{id}#{try}` and `{id}#{try}.{request}`."""
+    tries = [int(key.partition("#")[2].partition(".")[0]) for key in charges if "/" not in key]
+    return max(tries, default=-1) + 1
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    """Store a value, and forget the oldest ones."""
+    while len(kept) >= _MOST_KEPT:
+        kept.pop(next(iter(kept)), None)
+    kept[key] = value
 
 
 def _known_price(model: str) -> Price | None:

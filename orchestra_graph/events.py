@@ -46,4 +46,3 @@ class AnswerEvent(TypedDict):
 
 
 Event = DecisionEvent | OutcomeEvent | AnswerEvent
-

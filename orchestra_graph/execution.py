@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -42,7 +43,7 @@ class CallNode(Node):
     async def step(self, state: CallTask, config: RunnableConfig) -> dict[str, Any]:
         """Carry out one call and write its outcome and charges into its turn."""
         run_id, turn_id, call = state["run"]["id"], state["turn"], state["call"]
-        execution = Execution(self._engine, state, config)
+        execution = Execution(self._engine, state)
         outcome = await execution.carry_out()
         update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": execution.charges}
         if self._engine.run_log is not None:
@@ -66,11 +67,10 @@ class Execution:
         charges: One for every attempt made so far.
     """
 
-    def __init__(self, engine: Engine, task: CallTask, config: RunnableConfig) -> None:
+    def __init__(self, engine: Engine, task: CallTask) -> None:
         self._engine = engine
         self._task = task
         self._call = task["call"]
-        self._config = config
         self._catalog = engine.setup(task["run"]).catalog
         seconds = task["left"]["seconds"]
         self._seconds = math.inf if seconds is None else seconds
@@ -78,27 +78,39 @@ class Execution:
         self._shift = 0.0
         self.seconds = 0.0
         """Seconds of the run that the call took, once it has been carried out."""
-        self._first, self.charges = engine.uncertain(task["run"]["id"], self._call["id"])
+        self._first, self.charges = engine.earlier(task["run"]["id"], self._call["id"])
 
     async def carry_out(self) -> Outcome:
         """Carry out the call; every failure ends in an outcome that the router reads."""
+        run_id, log = self._task["run"]["id"], self._engine.run_log
+        try:
+            return await self._carry_out()
+        except BaseException as error:  # an interrupt, a cancelled run, the end of the process: not the tool's failure
+            self._engine.keep(run_id, self._task["turn"], self._call["id"], self.charges)
+            if log is not None and isinstance(error, GraphBubbleUp):
+                log.journal(run_id, {"kind": "waiting"})
+            raise
+
+    async def _carry_out(self) -> Outcome:
         spec = self._catalog.tools[self._call["tool"]]
         cache = self._engine.cache if spec.cache else None
-        key = _cache_key(spec, self._task) if cache is not None else None
+        key = self._cache_key(spec) if cache is not None else None
         if cache is not None and key is not None:
             hit = (await cache.aget([key])).get(key)
             if hit is not None:
-                self.charges[f"{self._call['id']}#0"] = {
+                self.charges[f"{self._call['id']}#{self._first}"] = {
                     "tool": spec.name,
                     "status": "cached",
                     "dollars": 0.0,
                     "seconds": 0.0,
                 }
-                return {**hit, "cached": True, "seconds": 0.0}
+                outcome: Outcome = hit
+                return {**outcome, "cached": True, "seconds": 0.0}
         outcome = await self._by_tools([spec.name, *(n for n in spec.fallback if n in self._catalog.tools)])
         if cache is not None and key is not None and not outcome["error"]:
             await cache.aset({key: (outcome, None)})
-        self.seconds = max(0.0, self._elapsed())
+        # Modelled time cannot be cut off while it passes; what is beyond the deadline would not have been waited for.
+        self.seconds = min(max(0.0, self._elapsed()), self._seconds)
         return {**outcome, "seconds": self.seconds}
 
     async def _by_tools(self, names: list[str]) -> Outcome:
@@ -106,11 +118,13 @@ class Execution:
         errors: list[str] = []
         for name in names:
             prefix = "" if name == names[0] else f"{name}: "
-            if prefix and not self._catalog.tools[name].validator.is_valid(self._call["args"]):
-                errors.append(f"{prefix}cannot take these arguments")
+            spec = self._catalog.tools[name]
+            refusal = self._refusal(spec) if prefix else None
+            if refusal is not None:
+                errors.append(f"{prefix}{refusal}")
                 continue
             try:
-                outcome = _outcome(await self._by_tool(name))
+                outcome = _outcome(await self._by_tool(name), spec)
             except GraphBubbleUp:  # an interrupt of the graph, not a failure
                 raise
             except Exception as error:
@@ -134,7 +148,7 @@ class Execution:
             first=self._first,
             left=self._task["left"],
         )
-        request = _request(self._task, self._config)
+        request = _request(self._task)
 
         async def attempt() -> Result:
             with meter.attempt():
@@ -148,12 +162,30 @@ class Execution:
             self._shift += meter.shift
             self._first = meter.next_try
 
+    def _refusal(self, spec: ToolSpec) -> str | None:
+        """Why a fallback tool cannot take the call over, or None."""
+        if not spec.validator.is_valid(self._call["args"]):
+            return "cannot take these arguments"
+        dollars = self._task["left"]["dollars"]
+        spent = sum(charge.get("upper", charge["dollars"]) for charge in self.charges.values())
+        if dollars is not None and spec.least_dollars() > dollars - spent:
+            return f"not sent: costs at least ${spec.least_dollars():.6f}, and ${max(0.0, dollars - spent):.6f} is left"
+        return None
+
+    def _cache_key(self, spec: ToolSpec) -> tuple[tuple[str, ...], str]:
+        """Tool, version, arguments; question and evidence too, where the arguments are not all that the tool reads."""
+        task, call = self._task, self._task["call"]
+        reads_run = "evidence" in task or not call["args"]
+        context = (task["run"]["question"], task.get("evidence")) if reads_run else None
+        content = orjson.dumps((spec.name, spec.version, call["args"], context), option=orjson.OPT_SORT_KEYS)
+        return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()
+
     def _elapsed(self) -> float:
         """Seconds of the run since the call was sent, modelled time among them."""
         return time.perf_counter() - self._started + self._shift
 
 
-def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: dict[str, str]) -> list[dict[str, Any]]:
+def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
     """What earlier calls brought, for a tool that reads evidence: the newest that fit its context, oldest first.
 
     Args:
@@ -175,27 +207,23 @@ def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: dict[str, str]) -> l
     return found[::-1]
 
 
-def _request(task: CallTask, config: RunnableConfig) -> Request:
+def _request(task: CallTask) -> Request:
     return Request(
         args=task["call"]["args"],
         question=task["run"]["question"],
         evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
         call_id=task["call"]["id"],
-        config=config,
     )
 
 
-def _outcome(result: Result) -> Outcome:
+def _outcome(result: Result, spec: ToolSpec) -> Outcome:
     outcome: Outcome = {"content": clean(result.content), "error": False}
-    if result.answer is not None:
-        outcome["answer"] = clean(result.answer)
+    answer = result.answer
+    if answer is None and spec.terminal and spec.kind != "expert":
+        # An expert says whether it answers; what another tool brings is its answer, where the catalog has it end runs.
+        answer = result.content
+    if answer is not None:
+        outcome["answer"] = clean(answer)
     if result.artifacts:
         outcome["artifacts"] = orjson.loads(orjson.dumps(result.artifacts, default=str, option=orjson.OPT_NON_STR_KEYS))
     return outcome
-
-
-def _cache_key(spec: ToolSpec, task: CallTask) -> tuple[tuple[str, ...], str]:
-    """Tool, version, arguments, and the question and evidence where the tool reads them."""
-    context = (task["run"]["question"], task["evidence"]) if "evidence" in task else None
-    content = orjson.dumps((spec.name, spec.version, task["call"]["args"], context), option=orjson.OPT_SORT_KEYS)
-    return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()

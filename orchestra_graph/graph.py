@@ -1,8 +1,8 @@
 """Builds an orchestrator: a state graph of one router node, one node a tool, and a closing node.
 
-    graph = create_orchestrator(router, tools).compile()
-    state = graph.invoke({"messages": [("user", "What is 6 x 7?")]})
-    print(state["answer"], state["ledger"]["dollars"])
+graph = create_orchestrator(router, tools).compile()
+state = graph.invoke({"messages": [("user", "What is 6 x 7?")]})
+print(state["answer"], state["ledger"]["dollars"])
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.budgeting import closers
-from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
-from orchestra_graph.engine import Engine
+from orchestra_graph.catalog import Catalog, ModelSpec
+from orchestra_graph.engine import FINAL_ANSWER_SPEC, Engine
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
-from orchestra_graph.lifecycle import ClosingNode, StartNode
+from orchestra_graph.lifecycle import ClosingNode
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
@@ -33,22 +33,7 @@ from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
 
-_RESERVED: Final = frozenset({"start", "router", "closing"})
-
-FINAL_ANSWER_SPEC: Final = ToolSpec(
-    name=FINAL_ANSWER,
-    kind="function",
-    description="Gives the final answer to the user and ends the run.",
-    parameters={
-        "type": "object",
-        "properties": {"answer": {"type": "string", "description": "The answer, complete in itself."}},
-        "required": ["answer"],
-        "additionalProperties": False,
-    },
-    price=Price(),
-    terminal=True,
-)
-"""Added where no tool of the catalog is terminal: the router answers by itself."""
+_RESERVED: Final = frozenset({"router", "closing", "fallback", FINAL_ANSWER})
 
 
 def create_orchestrator(
@@ -78,7 +63,7 @@ def create_orchestrator(
         run_log: Where each run is written as one line.
         cache: Answers repeated calls of the tools whose catalog line says `cache = true`.
         closing: Terminal tool that answers when the budget is used up; the cheapest one by default.
-        fallback: Router that decides one turn after `max_malformed` malformed replies in a row; None ends the run there.
+        fallback: Router that decides one turn after `max_malformed` malformed replies in a row; None ends the run.
         max_malformed: See `fallback`.
 
     Returns:
@@ -87,14 +72,26 @@ def create_orchestrator(
     Raises:
         ConfigError: Something does not fit together; the text names it and the fix.
     """
-    if not isinstance(router, BaseChatModel):
-        raise ConfigError(f"router = {router!r}; expected a LangChain chat model, for example ChatOpenAI(...) or Rules()")
+    _check_types(
+        router=(router, BaseChatModel),
+        catalog=(catalog, Catalog | None),
+        preferences=(preferences, Preferences | None),
+        budget=(budget, Budget | None),
+        protocol=(protocol, Protocol | None),
+        run_log=(run_log, RunLog | None),
+        cache=(cache, BaseCache | None),
+        fallback=(None if fallback == "rules" else fallback, BaseChatModel | None),
+    )
+    if max_malformed < 1:
+        raise ConfigError(f"max_malformed = {max_malformed}; expected at least 1")
     made = _by_name(tools)
+    decider = Rules() if fallback == "rules" else fallback
     engine = Engine(
         catalog=_complete(catalog, made, router),
         tools=made,
         router=router,
-        fallback=Rules() if fallback == "rules" else fallback,
+        fallback=decider,
+        fallback_spec=ModelSpec() if decider is None else ModelSpec.model_validate(model_identity(decider)),
         protocol=protocol or ConversationProtocol(),
         preferences=preferences or Preferences(),
         budget=budget or Budget(),
@@ -116,10 +113,8 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
         output_schema=OrchestratorOutput,
     )
     names = [name for name in engine.catalog.tools if name in engine.tools]
-    graph.add_node("start", StartNode(engine, portal))
     graph.add_node("router", RouterNode(engine, portal), destinations=(*names, "closing", END))
-    graph.add_edge(START, "start")
-    graph.add_edge("start", "router")
+    graph.add_edge(START, "router")
     for name in names:
         graph.add_node(name, CallNode(name, engine, portal))
         graph.add_edge(name, "router")
@@ -133,7 +128,7 @@ def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:
         name = tool.spec.name
         if name in made:
             raise ConfigError(f"two tools are named {name!r}; expected unique names; rename one")
-        if name in _RESERVED or name == FINAL_ANSWER:
+        if name in _RESERVED:
             raise ConfigError(f"a tool is named {name!r}, which the graph uses itself; rename it")
         made[name] = tool
     if not made:
@@ -147,7 +142,7 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
     missing = [name for name in given if name not in tools]
     if missing:
         raise ConfigError(
-            f"the catalog has {', '.join(map(repr, missing))} without a tool; pass the tool, or catalog.restrict(...) to: "
+            f"the catalog has {', '.join(map(repr, missing))} without a tool; pass it, or restrict the catalog to: "
             + ", ".join(n for n in given if n in tools)
         )
     lines = {name: given.get(name, tool.spec) for name, tool in tools.items()}
@@ -172,6 +167,18 @@ def _priced(catalog: Catalog) -> Catalog:
     from orchestra_graph.prices import with_known_prices  # noqa: PLC0415  (its library takes 100 ms to import)
 
     return with_known_prices(catalog)
+
+
+def _check_types(**values: tuple[object, Any]) -> None:
+    """Refuse arguments of another type.
+
+    Raises:
+        ConfigError: Names the argument, its value, and the type expected.
+    """
+    for name, (value, expected) in values.items():
+        if not isinstance(value, expected):
+            wanted = getattr(expected, "__name__", None) or str(expected).replace(" | None", " or None")
+            raise ConfigError(f"{name} = {value!r}; expected {wanted.rsplit('.', 1)[-1]}")
 
 
 def _check(engine: Engine) -> None:

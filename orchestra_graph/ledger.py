@@ -7,26 +7,30 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from math import fsum
+from typing import Final
 
 from typing_extensions import TypedDict
 
 from orchestra_graph.preferences import Budget
 from orchestra_graph.turns import Charge, Turn
 
-ROUTER = "router"
+ROUTER: Final = "router"
 """Name under which the router's own attempts are charged."""
+FALLBACK: Final = "fallback"
+"""Name under which the attempts of the fallback router are charged."""
 
 
 class Totals(TypedDict):
     """Sums over charges."""
 
     calls: int
-    """Calls made: decisions for the router, outcomes for a tool."""
+    """Calls made: decisions for a router, outcomes for a tool. Those of a nested orchestrator are in its own ledger."""
     attempts: int
-    """Physical attempts, the failed and cancelled ones among them."""
+    """Tries of calls, the failed and cancelled ones among them; what a cache answered was none."""
     input_tokens: int
     cached_tokens: int
     output_tokens: int
@@ -89,47 +93,58 @@ def wall_seconds(turn: Turn) -> float:
     return turn["seconds"] + max((outcome.get("seconds", 0.0) for outcome in turn["outcomes"].values()), default=0.0)
 
 
+@dataclass(slots=True)
+class _Account:
+    """What belongs to one name."""
+
+    charges: dict[str, Charge] = field(default_factory=dict)
+    calls: int = 0
+    wall_seconds: float = 0.0
+
+
 def totals(turns: Mapping[str, Turn]) -> LedgerTotals:
     """Sum the charges of a run, in all and by tool."""
-    charges = [charge for turn in turns.values() for charge in turn["charges"].values()]
-    walls, calls = _walls(turns)
-    names = dict.fromkeys([*(charge["tool"] for charge in charges), *walls])
-    tools = {
-        name: _sum((c for c in charges if c["tool"] == name), calls=calls.get(name, 0), wall=walls.get(name, 0.0))
-        for name in names
-    }
-    whole = _sum(charges, calls=sum(calls.values()), wall=fsum(wall_seconds(turn) for turn in turns.values()))
-    return {**whole, "tools": tools}
-
-
-def _walls(turns: Mapping[str, Turn]) -> tuple[dict[str, float], dict[str, int]]:
-    """Wall seconds and calls by name."""
-    walls: dict[str, float] = {}
-    calls: dict[str, int] = {}
+    accounts: defaultdict[str, _Account] = defaultdict(_Account)
     for turn in turns.values():
-        tools = {call["id"]: call["tool"] for call in turn["decision"]["calls"]}
-        spans = [(ROUTER, turn["seconds"])] if turn["decision"]["by"] == "router" else []
-        spans += [
-            (tools[i], outcome.get("seconds", 0.0))
-            for i, outcome in turn["outcomes"].items()
-            if not outcome.get("unsent")
-        ]
-        for name, seconds in spans:
-            walls[name] = walls.get(name, 0.0) + seconds
-            calls[name] = calls.get(name, 0) + 1
-    return walls, calls
+        for key, charge in turn["charges"].items():
+            accounts[charge["tool"]].charges[key] = charge
+        for name, seconds in _spans(turn):
+            accounts[name].calls += 1
+            accounts[name].wall_seconds += seconds
+    whole = _Account(
+        charges={key: charge for turn in turns.values() for key, charge in turn["charges"].items()},
+        calls=sum(account.calls for account in accounts.values()),
+        wall_seconds=fsum(wall_seconds(turn) for turn in turns.values()),
+    )
+    return {**_sum(whole), "tools": {name: _sum(account) for name, account in accounts.items()}}
 
 
-def _sum(charges: Iterable[Charge], *, calls: int, wall: float) -> Totals:
-    charges = list(charges)
+def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
+    """Who did something in a turn, and its wall seconds."""
+    decision = turn["decision"]
+    if decision["by"] != "closing":
+        yield ROUTER if decision["by"] == "router" else FALLBACK, turn["seconds"]
+    for call in decision["calls"]:
+        outcome = turn["outcomes"].get(call["id"])
+        if outcome is not None and not outcome.get("unsent"):
+            yield call["tool"], outcome.get("seconds", 0.0)
+
+
+def _sum(account: _Account) -> Totals:
+    charges = account.charges.values()
     return {
-        "calls": calls,
-        "attempts": len(charges),
+        "calls": account.calls,
+        "attempts": len({_try(key) for key, charge in account.charges.items() if charge["status"] != "cached"}),
         "input_tokens": sum(charge.get("input_tokens", 0) for charge in charges),
         "cached_tokens": sum(charge.get("cached_tokens", 0) for charge in charges),
         "output_tokens": sum(charge.get("output_tokens", 0) for charge in charges),
         "dollars": fsum(charge["dollars"] for charge in charges),
         "uncertain_dollars": fsum(charge.get("upper", charge["dollars"]) - charge["dollars"] for charge in charges),
         "seconds": fsum(charge["seconds"] for charge in charges),
-        "wall_seconds": wall,
+        "wall_seconds": account.wall_seconds,
     }
+
+
+def _try(key: str) -> str:
+    """The try that a charge belongs to: a try's model requests carry its key and a number of their own."""
+    return key.partition(".")[0]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END
 from langgraph.runtime import get_runtime
-from langgraph.types import Command, Overwrite
+from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
 from orchestra_graph.budgeting import Purse
@@ -38,39 +38,37 @@ _EVIDENCE_SHOWN: Final = 1000
 """Tokens of the newest result that stand as the answer when no tool can be paid to write one."""
 
 
-class StartNode(Node):
-    """Writes what a run is into the state, before anything is paid."""
+def begin(engine: Engine, messages: Sequence[BaseMessage]) -> RunHeader:
+    """Start a run, before anything is paid: a fresh id, validated preferences and budget, the first record of the log.
 
-    def __init__(self, engine: Engine, portal: Portal) -> None:
-        super().__init__("start", portal)
-        self._engine = engine
-
-    async def step(self, state: OrchestratorState, config: RunnableConfig) -> dict[str, Any]:
-        """A fresh run id, the validated preferences and budget; the turns of an earlier question go."""
-        engine = self._engine
-        context = get_runtime().context
-        given: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
-        preferences = _given(Preferences, given.get("preferences"), engine.preferences)
-        budget = _given(Budget, given.get("budget"), engine.budget)
-        outer = current_meter()
-        if outer is not None and outer.left is not None:
-            budget = budget.at_most(Budget.model_validate(outer.left))
-        _, question = question_of(state["messages"])
-        run: RunHeader = {
-            "id": uuid4().hex,
-            "question": question,
-            "preferences": preferences.model_dump(mode="json"),
-            "budget": budget.model_dump(mode="json"),
-            "catalog_hash": engine.catalog.hash,
-            "started": datetime.now(UTC).isoformat(),
-        }
-        if "task" in given:
-            run["task"] = dict(given["task"])
-        engine.setup(run)
-        if engine.run_log is not None:
-            engine.started.add(run["id"])
-            engine.run_log.journal(run["id"], {"kind": "header", **engine.header(run)})
-        return {"run": run, "turns": Overwrite({}), "answer": None, "stopped_by": None, "ledger": None}
+    Raises:
+        ConfigError: The graph's context is wrong.
+    """
+    outer = current_meter()
+    # LangGraph hands the context of the run around it down to a nested one, where it names tools of another catalog.
+    context = None if outer is not None else get_runtime().context
+    given: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+    preferences = _given(Preferences, given.get("preferences"), engine.preferences)
+    budget = _given(Budget, given.get("budget"), engine.budget)
+    if outer is not None and outer.left is not None:
+        budget = budget.at_most(Budget.model_validate(outer.left))
+    question = question_of(messages)[1]
+    run: RunHeader = {
+        "id": uuid4().hex,
+        "question": question.text,
+        "message": question.id,
+        "preferences": preferences.json_data,
+        "budget": budget.json_data,
+        "catalog_hash": engine.catalog.hash,
+        "started": datetime.now(UTC).isoformat(),
+    }
+    if "task" in given:
+        run["task"] = dict(given["task"])
+    engine.setup(run)
+    if engine.run_log is not None:
+        engine.started.add(run["id"])
+        engine.run_log.journal(run["id"], {"kind": "header", **engine.header(run)})
+    return run
 
 
 class ClosingNode(Node):
@@ -100,7 +98,7 @@ class ClosingNode(Node):
             }
             _tell_decision(engine, run, turn)
             started = time.perf_counter()
-            execution = Execution(engine, task, config)
+            execution = Execution(engine, task)
             turn["outcomes"][task["call"]["id"]] = await execution.carry_out()
             turn["charges"] = execution.charges
             turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
@@ -123,7 +121,12 @@ def finish(
     run = state["run"]
     ledger = totals(turns)
     if engine.run_log is not None:
-        ending = {"ended": "answered", "ended_at": datetime.now(UTC).isoformat(), "answer": answer, "stopped_by": stopped_by}
+        ending = {
+            "ended": "answered",
+            "ended_at": datetime.now(UTC).isoformat(),
+            "answer": answer,
+            "stopped_by": stopped_by,
+        }
         trajectory = {**engine.header(run), **ending, "turns": list(turns.values()), "totals": ledger}
         engine.run_log.finish(run["id"], trajectory)
         engine.started.discard(run["id"])
@@ -182,7 +185,7 @@ def _tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
     get_stream_writer()(event)
 
 
-def _best_answer(turns: Mapping[str, Turn], terminals: tuple[str, ...]) -> str:
+def _best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:
     """The closing tool's answer, else the newest answer or result of any tool."""
     newest = ""
     for turn in reversed(turns.values()):

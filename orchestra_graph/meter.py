@@ -14,15 +14,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
+from langgraph.errors import GraphBubbleUp
 
 from orchestra_graph.billing import describe, is_refusal
 from orchestra_graph.catalog import ModelSpec, Price
@@ -70,6 +72,7 @@ class _Open:
     started: float
     model: str | None = None
     prompt: Any = None
+    tool_tokens: int = 0
     calls: int = 0
     reported_seconds: float | None = None
     reported_dollars: float = 0.0
@@ -119,8 +122,9 @@ class Meter(BaseCallbackHandler):
         self._journal = journal
         self._try = first - 1
         self._own: _Open | None = None
-        self._requests: dict[UUID, _Open] = {}
+        self._requests: dict[UUID | str, _Open] = {}
         self._count = 0
+        self._nested = 0
         self._outer = _current.get()
 
     @property
@@ -135,7 +139,7 @@ class Meter(BaseCallbackHandler):
         self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
         if self._journal:
             self._journal(key, self.tool, self.spec.price.dollars(calls=1))
-        tokens = _current.set(self), _handler.set(self)
+        token, handler = self._enter(), _handler.set(self)
         try:
             yield
         except BaseException as error:
@@ -144,26 +148,40 @@ class Meter(BaseCallbackHandler):
         else:
             self._close(None)
         finally:
-            _current.reset(tokens[0])
-            _handler.reset(tokens[1])
+            _handler.reset(handler)
+            self._leave(token)
 
     @contextmanager
-    def request(self, prompt: Sequence[BaseMessage]) -> Iterator[Callable[[AIMessage], None]]:
+    def request(self, prompt: Sequence[BaseMessage], tool_tokens: int = 0) -> Iterator[Callable[[AIMessage], None]]:
         """One request of the router to its own model; hand the reply to what this yields.
 
         The same charge as that of a model request inside a tool, without a detour through callbacks.
+
+        Args:
+            prompt: What is sent.
+            tool_tokens: Estimated tokens of the functions that go with it.
         """
-        request = self._open_request(self._next_key() + ".0", self.spec.model, prompt)
-        run_id = uuid4()
-        self._requests[run_id] = request
-        token = _current.set(self)
+        request = self._open_request(self._next_key() + ".0", self.spec.model, prompt, tool_tokens)
+        self._requests[request.key] = request
+        token = self._enter()
         try:
-            yield lambda reply: self._answered(run_id, reply, "")
+            yield lambda reply: self._answered(request.key, reply, "")
         except BaseException as error:
-            self._failed(run_id, error)
+            self._failed(request.key, error)
             raise
         finally:
-            _current.reset(token)
+            self._leave(token)
+
+    def _enter(self) -> Token[Meter | None]:
+        """Become the innermost meter of this context."""
+        if self._outer is not None:
+            self._outer._nested += 1
+        return _current.set(self)
+
+    def _leave(self, token: Token[Meter | None]) -> None:
+        _current.reset(token)
+        if self._outer is not None:
+            self._outer._nested -= 1
 
     def report(self, seconds: float, dollars: float) -> None:
         """See `report`: goes to the newest model request under way, else to the call itself."""
@@ -173,12 +191,22 @@ class Meter(BaseCallbackHandler):
             if seconds:
                 target.reported_seconds = (target.reported_seconds or 0.0) + seconds
 
-    def absorb(self, charges: dict[str, Charge]) -> None:
-        """Take over the charges of a nested orchestrator's call; the same key is counted once."""
-        for key, charge in charges.items():
-            self.charges[f"{self.call_id}/{key}"] = {**charge, "tool": f"{self.tool}/{charge['tool']}"}
+    def absorb(self, charges: dict[str, Charge], clock: float = 0.0) -> None:
+        """Take over the charges of a nested orchestrator's call; the same key is counted once.
+
+        Args:
+            charges: Under the nested run's own keys and names.
+            clock: Seconds that they took by the clock, which are then no work of this call itself.
+        """
+        mine: dict[str, Charge] = {
+            f"{self.call_id}/{key}": {**charge, "tool": f"{self.tool}/{charge['tool']}"}
+            for key, charge in charges.items()
+        }
+        self.charges |= mine
+        if self._own is not None:
+            self._own.inner_seconds += clock
         if self._outer is not None:
-            self._outer.absorb(charges)
+            self._outer.absorb(mine, clock)
 
     # LangChain's callbacks. A meter that is not the innermost one of its context leaves the request to that one.
 
@@ -209,14 +237,22 @@ class Meter(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Close a request that was answered."""
         generation = response.generations[0][0] if response.generations and response.generations[0] else None
-        self._answered(run_id, getattr(generation, "message", None), getattr(generation, "text", ""))
+        message = getattr(generation, "message", None)
+        stated = (response.llm_output or {}).get("token_usage")
+        if message is None and stated:
+            # A reply without a choice was billed all the same; its usage is told beside it.
+            message = AIMessage("", usage_metadata=_usage(stated))
+        self._answered(run_id, message, getattr(generation, "text", ""))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Close a request that failed."""
         self._failed(run_id, error)
 
     def _start(self, run_id: UUID, prompt: Any, metadata: dict[str, Any] | None) -> None:
-        if _current.get() is self:
+        current = _current.get()
+        # In a thread that was started without a copy of the context no meter is current: then this one is meant, unless
+        # a nested one is at work.
+        if current is self or (current is None and not self._nested):
             key = f"{self.call_id}#{self._try}.{self._count}"
             self._count += 1
             self._requests[run_id] = self._open_request(key, (metadata or {}).get("ls_model_name"), prompt)
@@ -226,20 +262,20 @@ class Meter(BaseCallbackHandler):
         self._count = 0
         return f"{self.call_id}#{self._try}"
 
-    def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
-        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model=model, prompt=prompt)
+    def _open_request(self, key: str, model: str | None, prompt: Any, tool_tokens: int = 0) -> _Open:
+        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt, tool_tokens)
         if self._journal:
             self._journal(key, self.tool, self._upper(request))
         return request
 
-    def _answered(self, run_id: UUID, message: BaseMessage | None, text: str) -> None:
-        request = self._requests.pop(run_id, None)
+    def _answered(self, request_id: UUID | str, message: BaseMessage | None, text: str) -> None:
+        request = self._requests.pop(request_id, None)
         if request is not None:
             clock = time.perf_counter() - request.started
             self._record_request(request, _paid(request, message, text, clock), clock)
 
-    def _failed(self, run_id: UUID, error: BaseException) -> None:
-        request = self._requests.pop(run_id, None)
+    def _failed(self, request_id: UUID | str, error: BaseException) -> None:
+        request = self._requests.pop(request_id, None)
         if request is not None:
             self._fail(request, error)
 
@@ -252,15 +288,15 @@ class Meter(BaseCallbackHandler):
             clock = max(0.0, time.perf_counter() - own.started - own.inner_seconds)
             seconds = clock if own.reported_seconds is None else own.reported_seconds
             self.shift += seconds - clock
-            self._record(own, _own_charge(own, seconds, error))
+            self._record(own, _own_charge(own, seconds, error), clock)
 
     def _record_request(self, request: _Open, charge: dict[str, Any], clock: float) -> None:
         if self._own is not None:
             self._own.inner_seconds += clock
         self.shift += charge["seconds"] - clock
-        self._record(request, charge)
+        self._record(request, charge, clock)
 
-    def _record(self, attempt: _Open, charge: dict[str, Any]) -> None:
+    def _record(self, attempt: _Open, charge: dict[str, Any], clock: float) -> None:
         if attempt.model:
             charge["model"] = attempt.model
         if attempt.price.source != "catalog":
@@ -268,7 +304,7 @@ class Meter(BaseCallbackHandler):
         done: Charge = {"tool": self.tool, **charge}  # type: ignore[typeddict-item]
         self.charges[attempt.key] = done
         if self._outer is not None:
-            self._outer.absorb({attempt.key: done})
+            self._outer.absorb({attempt.key: done}, clock)
 
     def _fail(self, request: _Open, error: BaseException) -> None:
         clock = time.perf_counter() - request.started
@@ -282,7 +318,14 @@ class Meter(BaseCallbackHandler):
         if not request.price.has_tokens:
             return 0.0
         limits = self.spec.limits
-        return request.price.dollars(input_tokens=estimate_tokens(request.prompt), output_tokens=limits.output_tokens)
+        sent = estimate_tokens(request.prompt) + request.tool_tokens
+        return request.price.dollars(input_tokens=sent, output_tokens=limits.output_tokens)
+
+
+def _usage(stated: dict[str, Any]) -> UsageMetadata:
+    """OpenAI's `usage` in LangChain's words."""
+    sent, wrote = stated.get("prompt_tokens", 0), stated.get("completion_tokens", 0)
+    return {"input_tokens": sent, "output_tokens": wrote, "total_tokens": sent + wrote}
 
 
 def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict[str, Any]:
@@ -290,7 +333,7 @@ def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict
     if error is None:
         return {"status": "paid", "dollars": dollars, "seconds": seconds}
     known = own.reported_dollars + own.price.dollars(seconds=seconds)
-    if dollars == known or is_refusal(error):
+    if dollars == known or is_refusal(error) or isinstance(error, GraphBubbleUp):
         return {"status": "failed", "dollars": known, "seconds": seconds, "error": describe(error)}
     return {"status": "uncertain", "dollars": known, "upper": dollars, "seconds": seconds, "error": describe(error)}
 
@@ -307,7 +350,7 @@ def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float) 
         details = usage.get("input_token_details")
         cached = details.get("cache_read", 0) if details else 0
     else:
-        sent = estimate_tokens(request.prompt)
+        sent = estimate_tokens(request.prompt) + request.tool_tokens
         wrote = estimate_tokens(message.content if message is not None else text)
         cached = 0
     charge = {

@@ -1,6 +1,8 @@
-"""One long-lived event loop in a thread of its own, for callers that are not async.
+"""One long-lived event loop for callers that are not async.
 
-HTTP clients bind to the loop they were first used on, so a new loop for every call breaks their second request.
+HTTP clients bind to the loop they were first used on, so a new loop for every call breaks their second request. While
+one thread calls at a time the loop runs in that thread, which saves two thread switches a call. As soon as calls
+overlap, or a caller runs a loop of its own, it moves into a thread of its own and stays there.
 """
 
 from __future__ import annotations
@@ -16,44 +18,94 @@ T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutines for synchronous code. The thread starts with the first use and ends with the process."""
+    """Runs coroutines for synchronous code, all on the same loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._is_busy = False
+        """A caller's thread runs the loop."""
+        self._is_contended = False
+        """Another one has called meanwhile and waits for a task on it."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the caller's context and wait for its result; an interrupt of the caller cancels it."""
-        loop = self._loop or self._start()
-        context = contextvars.copy_context()
-        done: Future[T] = Future()
-        started: Future[asyncio.Task[T]] = Future()
-
-        def begin() -> None:
-            task = loop.create_task(coroutine, context=context)
-            task.add_done_callback(lambda t: _hand_over(t, done))
-            started.set_result(task)
-
-        loop.call_soon_threadsafe(begin)
-        try:
-            return done.result()
-        except (KeyboardInterrupt, SystemExit):
-            loop.call_soon_threadsafe(started.result().cancel)
-            raise
-
-    def _start(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="orchestra-portal", daemon=True).start()
-                self._loop = loop
-        return self._loop
+                self._loop = asyncio.new_event_loop()
+            loop = self._loop
+            here = self._thread is None and not self._is_busy and not _in_a_loop()
+            if here:
+                self._is_busy = True
+            elif self._is_busy:
+                self._is_contended = True
+            elif self._thread is None:
+                self._start_thread(loop)
+        return self._run_here(loop, coroutine) if here else _run_there(loop, coroutine)
+
+    def close(self) -> None:
+        """Stop the thread, if there is one, and close the loop; the next call starts anew."""
+        loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is None or self._is_busy or thread is threading.current_thread():
+            return
+        if thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+        loop.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _run_here(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = loop.create_task(coroutine, context=contextvars.copy_context())
+        try:
+            return loop.run_until_complete(task)
+        except (KeyboardInterrupt, SystemExit):
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task]))
+            raise
+        finally:
+            with self._lock:
+                self._is_busy = False
+                if self._is_contended:
+                    self._start_thread(loop)
+
+    def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._thread = threading.Thread(target=loop.run_forever, name="orchestra-portal", daemon=True)
+        self._thread.start()
+
+
+def _run_there(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop that another thread runs."""
+    context = contextvars.copy_context()
+    done: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
+
+    def begin() -> None:
+        tasks.append(loop.create_task(coroutine, context=context))
+        tasks[0].add_done_callback(lambda task: _hand_over(task, done))
+
+    loop.call_soon_threadsafe(begin)
+    try:
+        return done.result()
+    except (KeyboardInterrupt, SystemExit):
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        raise
 
 
 def _hand_over(task: asyncio.Task[T], done: Future[T]) -> None:
     if task.cancelled():
-        done.set_exception(asyncio.CancelledError())
+        done.cancel()
     elif (error := task.exception()) is not None:
         done.set_exception(error)
     else:
         done.set_result(task.result())
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

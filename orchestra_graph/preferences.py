@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -37,15 +37,19 @@ class Preferences(BaseModel):
     """The same in words, for the router to read."""
 
     @cached_property
-    def json_text(self) -> str:
-        """The preferences as JSON, the same text for the same values."""
-        return self.model_dump_json()
+    def json_data(self) -> dict[str, Any]:
+        """The preferences as plain JSON values; shared, so not to be changed."""
+        return self.model_dump(mode="json")
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.model_dump_json())
 
     def __hash__(self) -> int:
-        return hash(self.json_text)
+        return self._hash
 
     def vector(self, tools: Sequence[str]) -> list[float]:
-        """Elements in the paper's order, then avoidance: `[prefer of each tool, accuracy, cost, latency, avoid of each tool]`.
+        """The paper's order, then avoidance: `[prefer of each tool, accuracy, cost, latency, avoid of each tool]`.
 
         Args:
             tools: Names in the catalog's order; the result has `2 * len(tools) + 3` elements.
@@ -68,7 +72,8 @@ class Preferences(BaseModel):
         unknown = [name for name in named if name not in catalog.tools]
         if unknown:
             raise ConfigError(
-                f"preferences name {', '.join(map(repr, unknown))}; expected tools of the catalog: {', '.join(catalog.tools)}"
+                f"preferences name {', '.join(map(repr, unknown))}; "
+                f"expected tools of the catalog: {', '.join(catalog.tools)}"
             )
         if not self.never:
             return catalog
@@ -96,6 +101,11 @@ class Budget(BaseModel):
     """Seconds of the run; time spent waiting for a person does not count."""
     turns: Annotated[int, Field(ge=1)] = 50
     """Decisions of the router."""
+
+    @cached_property
+    def json_data(self) -> dict[str, Any]:
+        """The budget as plain JSON values; shared, so not to be changed."""
+        return self.model_dump(mode="json")
 
     def at_most(self, other: Budget) -> Budget:
         """The smaller of two budgets, element by element."""

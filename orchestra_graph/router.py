@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END
-from langgraph.types import Command, Send
+from langgraph.types import Command, Overwrite, Send
 
-from orchestra_graph.attempts import DeadlineError, send
+from orchestra_graph.attempts import DeadlineError, ask, send
 from orchestra_graph.billing import describe, is_transient
 from orchestra_graph.budgeting import Purse
-from orchestra_graph.catalog import ModelSpec
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
 from orchestra_graph.events import DecisionEvent
 from orchestra_graph.execution import findings
 from orchestra_graph.ledger import ROUTER
-from orchestra_graph.lifecycle import finish
+from orchestra_graph.lifecycle import begin, finish
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.protocols.base import Situation, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
-from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, question_of
+from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new, question_of
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Decision, Outcome, Turn, TurnBy
 from orchestra_graph.vllm import take_capture
 
 NODE = "router"
 CLOSING = "closing"
+
+_UNAFFORDABLE: Final[Decision] = {
+    "calls": [],
+    "reason": "",
+    "by": "router",
+    "problem": {"kind": "router_error", "detail": "the budget does not pay for the rest of the decision"},
+}
 
 
 class RouterNode(Node):
@@ -44,6 +52,17 @@ class RouterNode(Node):
 
     async def step(self, state: OrchestratorState, config: RunnableConfig) -> Command[Any]:
         """One decision: calls to send, the end of the run, or the closing node where the budget is used up."""
+        if not is_new(state):
+            return await self._decide(state)
+        run = begin(self._engine, state["messages"])
+        if config.get("configurable", {}).get("thread_id"):
+            # What can be resumed is first written down, in a step of its own, before anything is paid.
+            header = {"run": run, "turns": Overwrite({}), "answer": None, "stopped_by": None, "ledger": None}
+            return Command(goto=NODE, update=header)
+        command = await self._decide({**state, "run": run, "turns": {}})
+        return replace(command, update={**(command.update or {}), "run": run})
+
+    async def _decide(self, state: OrchestratorState) -> Command[Any]:
         turns = state["turns"]
         setup = self._engine.setup(state["run"])
         if turns:
@@ -53,10 +72,10 @@ class RouterNode(Node):
         purse = Purse(setup, turns, state["run"]["question"], self._engine.closing)
         if purse.used_up is not None:
             return Command(goto=CLOSING, update={"stopped_by": purse.used_up})
-        by = _who_decides(turns, self._engine.max_malformed, has_fallback=setup.fallback is not None)
+        by = _who_decides(turns, self._engine.max_malformed, has_fallback=self._engine.fallback is not None)
         if by is None:
             return Command(goto=CLOSING, update={"stopped_by": "router"})
-        return await _Deciding(self._engine, state, setup, purse, config, by).go()
+        return await _Deciding(self._engine, state, setup, purse, by).go()
 
 
 def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> TurnBy | None:
@@ -76,16 +95,13 @@ def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> T
 class _Deciding:
     """One decision under way."""
 
-    def __init__(
-        self, engine: Engine, state: OrchestratorState, setup: Setup, purse: Purse, config: RunnableConfig, by: TurnBy
-    ) -> None:
+    def __init__(self, engine: Engine, state: OrchestratorState, setup: Setup, purse: Purse, by: TurnBy) -> None:
         self._engine = engine
         self._state = state
         self._run = state["run"]
         self._turns = state["turns"]
         self._setup = setup
         self._purse = purse
-        self._config = config
         self._id = f"{self._run['id'][:8]}-{len(self._turns)}"
         self._captures: list[Any] = []
         self._by = by
@@ -93,27 +109,34 @@ class _Deciding:
     async def go(self) -> Command[Any]:
         """Ask, record the turn, send the calls."""
         started = time.perf_counter()
-        first, charges = self._engine.uncertain(self._run["id"], self._id)
-        spec = self._engine.catalog.router if self._by == "router" else ModelSpec()
+        first, charges = self._engine.earlier(self._run["id"], self._id)
         meter = Meter(
             self._id,
             ROUTER if self._by == "router" else "fallback",
-            spec,
+            self._engine.catalog.router if self._by == "router" else self._engine.fallback_spec,
             price_of=self._engine.price_of,
             journal=self._engine.journal(self._run["id"]),
             first=first,
         )
-        decision = await self._decide(meter)
-        if decision is None:
+        try:
+            decision = await self._decide(meter)
+        except BaseException as error:
+            self._engine.keep(self._run["id"], self._id, self._id, charges | meter.charges)
+            if self._engine.run_log is not None and isinstance(error, RouterError):
+                self._engine.run_log.journal(self._run["id"], {"kind": "error", "error": str(error)})
+            raise
+        if decision is None and not (charges or meter.charges):
             return Command(goto=CLOSING, update={"stopped_by": "dollars"})
         turn: Turn = {
             "id": self._id,
             "index": len(self._turns),
-            "decision": {**decision, "by": self._by},
+            "decision": {**(decision or _UNAFFORDABLE), "by": self._by},
             "charges": charges | meter.charges,
             "outcomes": {},
-            "seconds": time.perf_counter() - started + meter.shift,
+            "seconds": min(time.perf_counter() - started + meter.shift, self._purse.seconds_for_deciding),
         }
+        if decision is None:
+            return Command(goto=CLOSING, update={"stopped_by": "dollars", "turns": {self._id: turn}})
         return self._record(turn)
 
     async def _decide(self, meter: Meter) -> Decision | None:
@@ -132,8 +155,10 @@ class _Deciding:
         view = next(asking)
         while True:
             if self._purse.is_bounded:
-                least = meter.spec.price.dollars(input_tokens=estimate_tokens(view.messages), output_tokens=1)
-                if not self._purse.affords(least):
+                least = meter.spec.price.dollars(
+                    input_tokens=estimate_tokens(view.messages) + view.tool_tokens, output_tokens=1
+                )
+                if not self._purse.affords(least + sum(charge["dollars"] for charge in meter.charges.values())):
                     return None
             try:
                 reply = await self._ask(view, meter)
@@ -146,11 +171,12 @@ class _Deciding:
                 return decision
 
     async def _ask(self, view: View, meter: Meter) -> AIMessage:
-        router = self._setup.fallback if self._by == "fallback" and self._setup.fallback else self._setup.router
+        fallback = self._engine.fallback if self._by == "fallback" else None
+        router = self._engine.bound(fallback or self._engine.router, view)
 
         async def attempt() -> AIMessage:
-            with meter.request(view.messages) as answered:
-                reply = await router.ainvoke(view.messages, self._config)
+            with meter.request(view.messages, view.tool_tokens) as answered:
+                reply = await ask(router, view.messages)
                 answered(reply)
             return reply
 
@@ -217,11 +243,9 @@ class _Deciding:
             tasks.append(Send(call["tool"], task))
         return tasks
 
-    def _kinds(self) -> dict[str, str]:
+    def _kinds(self) -> Mapping[str, str]:
         return {name: spec.kind for name, spec in self._setup.catalog.tools.items()}
 
 
 def _unsent(why: str) -> Outcome:
     return {"content": why, "error": True, "unsent": True, "seconds": 0.0}
-
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, NotRequired
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.turns import Call, StoppedBy, Turn, merge_turns
@@ -20,6 +21,8 @@ class RunHeader(TypedDict):
     id: str
     """32 hexadecimal characters."""
     question: str
+    message: str | None
+    """Id of the message that asks."""
     preferences: dict[str, Any]
     budget: dict[str, Any]
     catalog_hash: str
@@ -51,7 +54,7 @@ class OrchestratorOutput(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
     answer: str | None
     stopped_by: StoppedBy | None
-    """`answer`; or the element of the budget that was used up; or `router`, when neither it nor its fallback called anything."""
+    """`answer`; the element of the budget that was used up; or `router`: it and its fallback called nothing."""
     ledger: LedgerTotals | None
     turns: Annotated[dict[str, Turn], merge_turns]
 
@@ -82,16 +85,22 @@ class CallTask(TypedDict):
     left: BudgetLeft
 
 
-def question_of(messages: list[BaseMessage]) -> tuple[list[BaseMessage], str]:
-    """The conversation before the newest message of a person, and that message's text.
+def question_of(messages: Sequence[BaseMessage]) -> tuple[Sequence[BaseMessage], BaseMessage]:
+    """The conversation before the newest message of a person, and that message.
 
     Raises:
-        ValueError: No message of a person is there.
+        ConfigError: No message of a person is there.
     """
     for i in range(len(messages) - 1, -1, -1):
         if isinstance(messages[i], HumanMessage):
-            return messages[:i], messages[i].text
-    raise ValueError("messages hold no message of a person; expected the question as the newest one")
+            return messages[:i], messages[i]
+    raise ConfigError(f"messages = {messages!r}; expected a message of a person, the question, among them")
+
+
+def is_new(state: OrchestratorState) -> bool:
+    """Whether no run has taken up the newest question: there was none, it has ended, or it was asked another one."""
+    run = state.get("run")
+    return run is None or state.get("answer") is not None or run["message"] != question_of(state["messages"])[1].id
 
 
 def answer_of(turn: Turn, terminals: Collection[str]) -> str | None:
@@ -106,4 +115,3 @@ def answer_of(turn: Turn, terminals: Collection[str]) -> str | None:
 def is_malformed(turn: Turn) -> bool:
     """Whether the reply held nothing that could be executed."""
     return not turn["decision"]["calls"]
-

@@ -1,4 +1,7 @@
-"""Lengths and cuts of text that a model reads, and the neutralising of control tokens in it."""
+"""Lengths and cuts of text that a model reads, and the neutralising of control tokens in it.
+
+Left out: exact token counts, which need the model's own tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,25 @@ from langchain_core.messages import AIMessage, BaseMessage
 CHARACTERS_PER_TOKEN: Final = 4
 """Rule of thumb for English and code; used where no tokenizer is at hand."""
 
+_TAGS: Final = (
+    # Tool calls: Qwen, Hermes, GLM, Granite, Nemotron, MiniMax, Seed, DeepSeek V3.2
+    r"(?:\w{1,20}:)?(?:tool_?(?:calls?|responses?|results?)|think|[be]os)|tools?|available_tools|scratch_?pad|arg_key|"
+    # Gemma, GLM, Cohere
+    r"arg_value|(?:start|end)_(?:of_)?(?:turn|image|audio|function_\w{1,20})|escape|[se]op|\w{1,20}_token|"
+    r"(?-i:s|unk|pad|mask)|(?:unused|special_)\d{1,4}"
+)
 _CONTROL: Final = re.compile(
-    r"<(?=[|｜])"  # <|im_start|>, <|eot_id|>, <｜Assistant｜>
-    r"|(?<=[|｜])>"  # the closing half
-    r"|<(?=/?(?:tool_calls?|tool_responses?|tools?|think|s|unk|pad|bos|eos|start_of_turn|end_of_turn|function[^>]*)>)"
-    r"|\[(?=/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT|ARGS|CALL_ID)\])",
+    r"<(?=\uff5c|\|[^\s>]"  # <|im_start|>, <|turn>, and DeepSeek's with a full-width bar
+    r"|[\w▁]{1,40}[|\uff5c]>"  # <turn|>
+    rf"|/?(?:{_TAGS})>"
+    r"|/?(?:function|parameter)[=>]|/?(?:\w{1,20}:)?(?:invoke|parameter|function_calls)[ >]"
+    r"|</?SYS>>)"
+    r"|\[(?=(?-i:/?(?:INST|TOOL_\w{1,20}|AVAILABLE_TOOLS|SYSTEM_PROMPT|MODEL_SETTINGS|ARGS|CALL_ID|THINK|IMG\w{0,10}|"
+    r"PREFIX|MIDDLE|SUFFIX|g?MASK|sMASK|BOS|EOS|EOT|UNK|PAD|CLS|SEP))\])"
+    r"|\[(?=e~\[)|\](?=~!?b[\[\]])",  # MiniMax
     re.IGNORECASE,
 )
+"""The opening bracket of what chat templates and tokenizers treat as one token or as a tool call."""
 
 
 def estimate_tokens(content: Any) -> int:
@@ -53,9 +68,18 @@ def neutralise(text: str) -> str:
     A space goes between the bracket and its name, so that people and models still read the same words.
     """
     text = clean(text)
-    if "<" not in text and "[" not in text and ">" not in text:
+    if "<" not in text and "[" not in text and "]" not in text:
         return text
-    return _CONTROL.sub(lambda match: f"{match[0]} " if match[0] != ">" else " >", text)
+    return _CONTROL.sub(r"\g<0> ", text)
+
+
+def neutralise_values(value: Any) -> Any:
+    """JSON values with every text in them neutralised."""
+    if isinstance(value, str):
+        return neutralise(value)
+    if isinstance(value, dict):
+        return {neutralise(key): neutralise_values(item) for key, item in value.items()}
+    return [neutralise_values(item) for item in value] if isinstance(value, list) else value
 
 
 def clean(text: str) -> str:

@@ -267,23 +267,17 @@ def test_synchronous_runs_share_clients_after_a_fault(openai_server: OpenAIServe
     assert_charged_right(openai_server, [charge for state in states for charge in attempts(state, "router")])
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="the error's text does not say yet what happened")
-
-
-@NOT_YET
 async def test_error_of_a_hang_says_how_long_was_waited(openai_server: OpenAIServer) -> None:
     openai_server.script = [Silence()]
     assert "0.2 s" in await expert_error(openai_server.base_url)
 
 
-@NOT_YET
 async def test_error_of_a_connection_says_what_broke(openai_server: OpenAIServer) -> None:
     openai_server.script = [Silence(0)]
     assert "connection attempts failed" in await expert_error(closed_url())
     assert "disconnected" in await expert_error(openai_server.base_url)
 
 
-@NOT_YET
 async def test_reply_without_choices_is_named_and_paid_by_its_usage(openai_server: OpenAIServer) -> None:
     openai_server.script = [Reply(choices=False, usage=Usage(100, 1))]
     state = await run_expert(openai_server.base_url)

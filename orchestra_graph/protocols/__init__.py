@@ -1,0 +1,1 @@
+"""What the router reads, and how its reply is read."""

@@ -1,8 +1,10 @@
 """A program that routes, as a chat model: it reads the same messages as a language model and replies with a tool call.
 
-So it works wherever a served model does. It reads the catalog's table and the preferences from the system text, the tools'
-descriptions and schemas from the bound functions, and the results so far from the tool messages. Where the text holds no
-table (in a graph that is not an orchestrator) it routes by the bound functions alone.
+So it works wherever a served model does. It reads the catalog's table and the preferences from the system text, the
+tools' descriptions and schemas from the bound functions, and the results so far from the tool messages. Where the text
+holds no table (in a graph that is not an orchestrator) it routes by the bound functions alone.
+
+Left out: arguments. A program fills every required one with the question, so it calls no tool that needs another type.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from orchestra_graph.preferences import Preferences
-from orchestra_graph.protocols.table import Line, read_preferences, read_table
+from orchestra_graph.protocols.conversation import REPLY_PROBLEM, without_remarks
+from orchestra_graph.protocols.table import Line, read_preferences, read_table, without_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ class ProgramRouter(BaseChatModel):
         choice = self.choose(scene)
         calls = []
         if choice.tool is not None:
-            calls.append({"name": choice.tool, "args": _args(choice, scene), "id": f"call_{len(scene.past)}"})
+            # Unique in the whole conversation, where one thread asks several questions.
+            number = sum(isinstance(message, ToolMessage) for message in messages)
+            calls.append({"name": choice.tool, "args": _args(choice, scene), "id": f"call_{number}"})
         message = AIMessage(
             choice.reason,
             tool_calls=calls,
@@ -106,30 +111,39 @@ def read_scene(messages: Sequence[BaseMessage], functions: Sequence[dict[str, An
     system = "\n\n".join(m.text for m in messages if isinstance(m, SystemMessage))
     lines = {line.name: line for line in read_table(system)}
     described = [_described(function["function"], lines) for function in functions]
+    asked = _asked(messages)
     return Scene(
-        question=_question(messages),
+        question="" if asked is None else without_budget(messages[asked].text),
         lines=described or list(lines.values()),
         preferences=read_preferences(system),
-        past=_past(messages),
+        past=_past(messages[asked or 0 :]),
     )
 
 
 def _described(function: dict[str, Any], lines: dict[str, Line]) -> Line:
     name = function["name"]
     line = lines.get(name, Line(name, "function", 0.0, 0.0, 0.0, 0.0, 0.0, terminal=False))
-    required = tuple(function.get("parameters", {}).get("required", ()))
-    return replace(line, description=function.get("description", ""), required=required)
+    parameters = function.get("parameters", {})
+    required = tuple(parameters.get("required", ()))
+    return replace(
+        line,
+        description=function.get("description", ""),
+        required=required,
+        textual=all(_takes_text(parameters.get("properties", {}).get(name, {})) for name in required),
+    )
 
 
-def _question(messages: Sequence[BaseMessage]) -> str:
-    """The newest message of a person before the first turn of the run."""
-    question = ""
-    for message in messages:
-        if isinstance(message, HumanMessage):
-            question = message.text
-        if isinstance(message, AIMessage) and message.tool_calls:
-            break
-    return question.split("\n\n(Budget left: ")[0]
+def _takes_text(schema: Any) -> bool:
+    return not isinstance(schema, dict) or (schema.get("type", "string") == "string" and "enum" not in schema)
+
+
+def _asked(messages: Sequence[BaseMessage]) -> int | None:
+    """Place of the question: the newest message of a person. What a protocol says of a malformed reply is none."""
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        if isinstance(message, HumanMessage) and not message.text.startswith(REPLY_PROBLEM):
+            return place
+    return None
 
 
 def _past(messages: Sequence[BaseMessage]) -> list[Past]:
@@ -137,9 +151,9 @@ def _past(messages: Sequence[BaseMessage]) -> list[Past]:
     past = []
     for message in messages:
         call = calls.get(message.tool_call_id) if isinstance(message, ToolMessage) else None
-        if call is not None:
-            text = message.text
-            past.append(Past(call["name"], call["args"], text, error=text.startswith("Error: ")))
+        if isinstance(message, ToolMessage) and call is not None:
+            text = without_remarks(message.text)
+            past.append(Past(call["name"], call["args"], text, error=message.status == "error"))
     return past
 
 

@@ -47,18 +47,22 @@ class Random(ProgramRouter):
 
     def choose(self, scene: Scene) -> Choice:
         """One of all tools; after 12 calls it gives up."""
-        if len(scene.past) >= 12 or not scene.lines:
+        lines = candidates(scene)
+        if len(scene.past) >= 12 or not lines:
             return give_up(scene)
         draw = random.Random(f"{self.seed}:{len(scene.past)}:{scene.question}")
-        line = draw.choice([line for line in scene.lines if line.name != FINAL_ANSWER] or scene.lines)
-        return Choice(line.name, "drawn at random")
+        return Choice(draw.choice(lines).name, "drawn at random")
+
+
+def candidates(scene: Scene) -> list[Line]:
+    """Tools that a program can call: it knows no argument but the question, and answers by itself only to give up."""
+    return [line for line in scene.lines if line.textual and line.name != FINAL_ANSWER]
 
 
 def enders(scene: Scene) -> list[Line]:
     """Tools whose answer ends the run; all of them where none is marked."""
-    return [line for line in scene.lines if line.terminal and line.name != FINAL_ANSWER] or [
-        line for line in scene.lines if line.name != FINAL_ANSWER
-    ]
+    lines = candidates(scene)
+    return [line for line in lines if line.terminal] or lines
 
 
 def give_up(scene: Scene) -> Choice:

@@ -25,7 +25,7 @@ from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, dump
 from orchestra_graph.runlog.files import COMPRESSED, append
 from orchestra_graph.runlog.spool import Record, Spool
-from orchestra_graph.turns import Turn
+from orchestra_graph.turns import Charge, Turn
 
 
 class RunLog:
@@ -56,6 +56,12 @@ class RunLog:
         """Attempts that were started, by key, as journalled by any process; empty for a run without a spool."""
         journal = self._spool.read(run_id)
         return {} if journal is None else {record["key"]: record for record in journal.of("attempt")}
+
+    def charges(self, run_id: str) -> dict[str, Charge]:
+        """Charges that were journalled, by key, as written by any process; empty for a run without a spool."""
+        journal = self._spool.read(run_id)
+        parts = [] if journal is None else [record["turn"].get("charges", {}) for record in journal.of("turn")]
+        return {key: charge for part in parts for key, charge in part.items()}
 
     def finish(self, run_id: str, trajectory: Mapping[str, Any]) -> None:
         """Write the run's line and drop its spool.

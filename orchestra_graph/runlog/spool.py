@@ -20,6 +20,9 @@ from orchestra_graph.runlog.files import open_to_append, write_all
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
+_MOST_OPEN = 256
+"""Files kept open at a time; far below the usual limit of a process, 1,024."""
+
 Record = dict[str, Any]
 
 
@@ -47,7 +50,11 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._owner = this_process()
-        self._owned: set[str] = set()
+        self._open: dict[str, int] = {}
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
 
     def append(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Append one record to a run's journal.
@@ -56,16 +63,20 @@ class Spool:
             OSError: It could not be written.
         """
         if self._owner["pid"] != os.getpid():  # a fork: its runs are its own
-            self._owner, self._owned = this_process(), set()
-        line = b"\n" + dump(record)
-        if run_id not in self._owned:
-            line = b"\n" + dump({"kind": "owner", "run_id": run_id, **self._owner}) + line
-            self._owned.add(run_id)
-        descriptor = open_to_append(self._file(run_id))
-        try:
-            write_all(descriptor, line)
-        finally:
-            os.close(descriptor)
+            self._owner = this_process()
+            while self._open:
+                os.close(self._open.popitem()[1])
+        write_all(self._descriptor(run_id), b"\n" + dump(record))
+
+    def _descriptor(self, run_id: str) -> int:
+        """The run's file, kept open between records; a process that opens it says first who it is."""
+        descriptor = self._open.get(run_id)
+        if descriptor is None:
+            while len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            descriptor = self._open[run_id] = open_to_append(self._file(run_id))
+            write_all(descriptor, b"\n" + dump({"kind": "owner", "run_id": run_id, **self._owner}))
+        return descriptor
 
     def read(self, run_id: str) -> Journal | None:
         """A run's journal, or None where there is none."""
@@ -76,7 +87,9 @@ class Spool:
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
-        self._owned.discard(run_id)
+        descriptor = self._open.pop(run_id, None)
+        if descriptor is not None:
+            os.close(descriptor)
         Path(self._file(run_id)).unlink(missing_ok=True)
 
     def _file(self, run_id: str) -> str:

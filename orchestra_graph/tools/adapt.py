@@ -1,4 +1,4 @@
-"""Makes a tool of the graph from what LangChain developers already have: a LangChain tool, a function, a compiled graph."""
+"""Makes a tool of the graph from what is there already: a LangChain tool, a function, a compiled graph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool, tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.graph import StateGraph
 
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
@@ -23,34 +24,37 @@ def as_tool(value: ToolLike) -> Tool:
     """Make a tool of the graph from anything that can be one.
 
     Args:
-        value: A `Tool`, a LangChain tool, a compiled graph with `messages`, or a function with type hints and a docstring.
+        value: A `Tool`, a LangChain tool, a compiled graph with `messages`, a function with type hints and docstring.
 
     Raises:
         ConfigError: It is none of these; the text says what it is.
     """
     if isinstance(value, Tool):
         return value
-    if isinstance(value, BaseTool):
-        return LangChainTool(value)
     if isinstance(value, BaseChatModel):
         raise ConfigError(
             f"a chat model ({value.get_name()}) is no tool by itself; wrap it: Expert(model, name=..., role='answer')"
         )
-    if isinstance(value, Runnable):
-        return Subgraph(value)
-    if callable(value):
-        try:
+    if isinstance(value, StateGraph):
+        raise ConfigError(f"{value!r} is a graph that is not compiled; pass graph.compile(name=...)")
+    try:
+        if isinstance(value, BaseTool):
+            return LangChainTool(value)
+        if isinstance(value, Runnable):
+            return Subgraph(value)
+        if callable(value):
             return LangChainTool(tool(value))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"function {getattr(value, '__name__', value)!r} cannot be a tool: {error}") from error
+    except (ValueError, TypeError) as error:
+        name = getattr(value, "name", None) or getattr(value, "__name__", repr(value))
+        raise ConfigError(f"{name!r} cannot be a tool: {error}") from error
     raise ConfigError(f"{value!r} is no tool; expected a Tool, a LangChain tool, a function or a compiled graph")
 
 
 class LangChainTool(Tool):
     """A LangChain tool as it is, called through `BaseTool.ainvoke`.
 
-    A synchronous one runs in a thread, which cannot be stopped: when its time is up its result is dropped, and the thread
-    runs on.
+    A synchronous one runs in a thread, which cannot be stopped: when its time is up its result is dropped, and the
+    thread runs on. One with `return_direct` ends the run: what it returns is the answer.
     """
 
     def __init__(self, wrapped: BaseTool) -> None:
@@ -58,15 +62,23 @@ class LangChainTool(Tool):
         function = convert_to_openai_tool(wrapped)["function"]
         parameters = {"type": "object", "properties": {}, **function.get("parameters", {})}
         self.spec = ToolSpec(
-            name=wrapped.name, kind="function", description=function.get("description", ""), parameters=parameters
+            name=wrapped.name,
+            kind="function",
+            description=function.get("description", ""),
+            parameters=parameters,
+            terminal=wrapped.return_direct,
         )
 
     async def run(self, request: Request) -> Result:
         """Invoke the tool; an error message that it returns as a result is an error here."""
         call = {"name": self.spec.name, "args": request.args, "id": request.call_id, "type": "tool_call"}
-        reply = await self._wrapped.ainvoke(call, request.config)
+        reply = await self._wrapped.ainvoke(call)
         if not isinstance(reply, ToolMessage):
             return Result(reply if isinstance(reply, str) else str(reply))
         if reply.status == "error":
             raise ToolError(reply.text)
-        return Result(reply.text, artifacts=[] if reply.artifact is None else [reply.artifact])
+        return Result(
+            reply.text,
+            answer=reply.text if self.spec.terminal else None,
+            artifacts=[] if reply.artifact is None else [reply.artifact],
+        )

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
-
 from orchestra_graph.catalog import ToolSpec
 
 
@@ -32,7 +30,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call, with what a tool may know of the run."""
+    """One call, with what a tool may know of the run.
+
+    Callbacks and tracing need not be passed on: LangChain objects called in `Tool.run` find them in the context.
+    """
 
     args: dict[str, Any]
     """Arguments, valid under the tool's schema."""
@@ -42,8 +43,6 @@ class Request:
     """What earlier calls of this run brought, oldest first; errors are left out."""
     call_id: str = ""
     """Unique within all runs."""
-    config: RunnableConfig = field(default_factory=RunnableConfig)
-    """Pass it on to every LangChain object called, so that the meter and traces see it."""
 
 
 @dataclass(frozen=True, slots=True)

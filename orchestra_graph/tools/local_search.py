@@ -128,7 +128,7 @@ class RetrieverSearch(Tool):
     async def run(self, request: Request) -> Result:
         """Ask the retriever for the argument `query`."""
         query = request.args["query"]
-        documents = await self._retriever.ainvoke(query, config=request.config)
+        documents = await self._retriever.ainvoke(query)
         return passages_result(query, [_passage(document) for document in documents[: self._top_k]])
 
 

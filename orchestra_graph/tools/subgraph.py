@@ -5,6 +5,7 @@ Not here yet: nesting limits, a stated share of the budget, turns nested in the 
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -12,6 +13,7 @@ from langchain_core.runnables import Runnable
 
 from orchestra_graph.catalog import NO_PARAMETERS, ToolSpec
 from orchestra_graph.errors import ToolError
+from orchestra_graph.meter import current_meter
 from orchestra_graph.tools.base import Request, Result, Tool
 
 REQUEST_PARAMETERS = {
@@ -54,14 +56,34 @@ class Subgraph(Tool):
     async def run(self, request: Request) -> Result:
         """Run the graph; its `answer`, or else its last message, is the result."""
         question = request.args.get("request", request.question)
-        state = await self._graph.ainvoke({"messages": [("user", question)]}, request.config)
+        started = time.perf_counter()
+        state = await self._graph.ainvoke({"messages": [("user", question)]})
         if not isinstance(state, dict):
             raise ToolError(f"the graph returned {type(state).__name__}; expected a state with messages or answer")
-        answer = state.get("answer")
-        messages = state.get("messages")
-        if answer is None and messages:
-            last = messages[-1]
-            answer = last.text if isinstance(last, BaseMessage) else str(last)
-        if answer is None:
-            raise ToolError(f"the graph's state has {', '.join(state)}; expected messages or answer")
-        return Result(str(answer), answer=str(answer))
+        if isinstance(state.get("ledger"), dict):
+            _join(state, time.perf_counter() - started)
+        answer = _answer(state)
+        return Result(answer, answer=answer)
+
+
+def _answer(state: dict[str, Any]) -> str:
+    if state.get("answer") is not None:
+        return str(state["answer"])
+    if not state.get("messages"):
+        raise ToolError(f"the graph's state has {', '.join(state) or 'nothing'}; expected messages or answer")
+    last = state["messages"][-1]
+    return last.text if isinstance(last, BaseMessage) else str(last)
+
+
+def _join(state: dict[str, Any], clock: float) -> None:
+    """Let the run around an orchestrator count its seconds, of which modelled ones do not pass on the clock.
+
+    Raises:
+        ToolError: It was stopped before any of its tools brought a result.
+    """
+    meter = current_meter()
+    if meter is not None:
+        meter.shift += max(0.0, state["ledger"]["wall_seconds"] - clock)
+    outcomes = (outcome for turn in state["turns"].values() for outcome in turn["outcomes"].values())
+    if state["stopped_by"] != "answer" and all(outcome["error"] for outcome in outcomes):
+        raise ToolError(state["answer"])

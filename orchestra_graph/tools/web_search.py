@@ -116,7 +116,7 @@ class WebSearch(Tool):
         """
         query = request.args["query"]
         try:
-            reply = await self._search.ainvoke({"query": query}, config=request.config)
+            reply = await self._search.ainvoke({"query": query})
         except ToolException:  # how it says that nothing was found
             return passages_result(query, [])
         if "error" in reply:

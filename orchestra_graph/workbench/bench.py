@@ -75,9 +75,9 @@ class Workbench:
         family, difficulty = rng.choice(tuple(FAMILIES)), rng.choice(DIFFICULTIES)
         return draw_episode(self._task(family, split, difficulty, rng.getrandbits(32)), self.catalog, rng)
 
-    def world(self, task: Task) -> World:
-        """A fresh world for one run of a task."""
-        return World(task.seed, self._knowledge)
+    def world(self, task: Task | None = None) -> World:
+        """A fresh world for one run: of a task, or of any question."""
+        return World(0 if task is None else task.seed, self._knowledge)
 
     def tools(
         self, world: World, *, catalog: Catalog | None = None, identity: Mapping[str, str] | None = None

@@ -1,0 +1,57 @@
+# make demo   watch routers work, offline            make test    formatter, linter, types, all tests
+# make quick  the tests that take no longer than two minutes       make bench   measurements, several minutes
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := orchestra_graph tests examples
+
+.PHONY: demo test quick lint types bench sandbox format clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/orchestra demo
+
+test: lint types sandbox
+	$(BIN)/pytest -n 2
+
+quick: $(VENV)/.dev sandbox
+	$(BIN)/pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(VENV)/.dev
+	$(BIN)/python tests/benchmarks/import_time.py
+	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/concurrency.py
+
+# Code of experts runs in bubblewrap; its tests need the real one.
+sandbox:
+	@command -v bwrap >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq bubblewrap >/dev/null; \
+	else \
+		echo "bubblewrap is missing; fix: install it, for example: sudo apt-get install bubblewrap" >&2; exit 1; \
+	fi
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing orchestra-graph into $(VENV) (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing orchestra-graph and its development tools into $(VENV) (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

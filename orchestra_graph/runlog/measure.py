@@ -1,0 +1,35 @@
+"""How long calls of each tool really took, out of a run log: for `Catalog.with_measured_latency`."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from pathlib import Path
+
+from orchestra_graph.runlog.read import ReadReport, read_runs
+
+NEWEST = 1000
+"""Calls of a tool that count, from the end of the log: what was measured long ago may no longer hold."""
+
+
+def seconds_by_tool(path: str | Path) -> dict[str, list[float]]:
+    """Seconds of work of past calls that were answered, by tool, oldest first.
+
+    Args:
+        path: A run log; lines that cannot be read are passed over.
+
+    Raises:
+        RunLogError: The file cannot be opened.
+    """
+    seconds: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=NEWEST))
+    for run in read_runs(path, report=ReadReport()):
+        for turn in run.turns:
+            for call in turn["decision"]["calls"]:
+                outcome = turn["outcomes"].get(call["id"])
+                if outcome is None or outcome["error"] or outcome.get("cached") or "by" in outcome:
+                    continue
+                paid = [
+                    c for k, c in turn["charges"].items() if k.startswith(f"{call['id']}#") and c["status"] == "paid"
+                ]
+                if paid:
+                    seconds[call["tool"]].append(sum(charge["seconds"] for charge in paid))
+    return {name: list(values) for name, values in seconds.items()}

@@ -1,0 +1,96 @@
+"""Runs a router on tasks of the workbench and judges the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.ledger import LedgerTotals
+from orchestra_graph.preferences import Budget
+from orchestra_graph.report.summary import RunFigures
+from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.workbench.bench import Workbench
+from orchestra_graph.workbench.task import Task
+from orchestra_graph.workbench.world import World
+
+CONCURRENT = 8
+"""Runs at a time: tasks that run programs share the machine's cores."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a task: iterate over `events` to carry it out, then ask for the `figures`."""
+
+    bench: Workbench
+    task: Task
+    world: World
+    graph: Any
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The custom events of the run, as they happen."""
+        async for event in self.graph.astream(_question(self.task), stream_mode="custom"):
+            yield event
+
+    async def figures(self, answer: str, ledger: LedgerTotals, turns: int) -> RunFigures:
+        """Judge the run that has ended with this answer."""
+        solved = await self.bench.verdict(self.task, answer, self.world)
+        return RunFigures(solved=solved, ledger=ledger, turns=turns)
+
+
+def open_run(
+    bench: Workbench,
+    router: BaseChatModel,
+    task: Task,
+    *,
+    budget: Budget | None = None,
+    run_log: RunLog | None = None,
+) -> Run:
+    """Build the graph of a run in a fresh world; a router that gives up gets no help from a fallback."""
+    world = bench.world(task)
+    graph = create_orchestrator(
+        router, bench.tools(world), catalog=bench.catalog, budget=budget, run_log=run_log, fallback=None
+    )
+    return Run(bench, task, world, graph.compile())
+
+
+async def try_router(
+    bench: Workbench,
+    router: BaseChatModel,
+    tasks: Sequence[Task],
+    *,
+    run_log: RunLog | None = None,
+    on_run: Callable[[Task, RunFigures], None] | None = None,
+) -> list[RunFigures]:
+    """Run a router on each task once.
+
+    Args:
+        bench: Where the tasks are from.
+        router: Any chat model that calls tools.
+        tasks: What to solve.
+        run_log: Where the runs are written.
+        on_run: Told of each run as it ends.
+
+    Returns:
+        Figures in the order of the tasks.
+    """
+    places = asyncio.Semaphore(CONCURRENT)
+
+    async def one(task: Task) -> RunFigures:
+        async with places:
+            run = open_run(bench, router, task, run_log=run_log)
+            state = await run.graph.ainvoke(_question(task))
+            figures = await run.figures(state["answer"], state["ledger"], len(state["turns"]))
+        if on_run is not None:
+            on_run(task, figures)
+        return figures
+
+    return list(await asyncio.gather(*map(one, tasks)))
+
+
+def _question(task: Task) -> dict[str, Any]:
+    return {"messages": [("user", task.question)]}

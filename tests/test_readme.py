@@ -1,0 +1,69 @@
+"""The README's commands and code, as they stand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestra_graph.catalog_file import parse_catalog
+from tests.openai_server import OpenAIServer, Reply
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def run(code: str) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    return printed.getvalue()
+
+
+def test_first_ten_lines_run_as_they_stand() -> None:
+    printed = run(blocks("python")[0])
+    answer, stopped_by, dollars = printed.split()
+    assert (answer, stopped_by) == ("121932631112635269", "answer")
+    assert 0 < float(dollars) < 0.001
+    assert f"`{answer} {stopped_by}`" in TEXT
+
+
+def test_ten_lines_with_a_server(openai_server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    monkeypatch.setenv("OPENAI_BASE_URL", openai_server.base_url)
+    openai_server.script = [Reply(calls=(("large", {}),)), Reply("<answer>1229</answer>")]
+    code = blocks("python")[1].replace("http://localhost:8000/v1", openai_server.base_url)
+    printed = run(code)
+    assert printed.startswith("1229 ")
+    assert "'large'" in printed
+    assert (tmp_path / "runs.jsonl").read_text().count("\n") == 1
+
+
+def test_both_programs_have_about_ten_lines() -> None:
+    counts = [sum(bool(line.strip()) for line in block.splitlines()) for block in blocks("python")]
+    assert max(counts) <= 10
+
+
+def test_catalog_is_valid() -> None:
+    catalog = parse_catalog(blocks("toml")[0], "README.md")
+    assert list(catalog.tools) == ["large", "python"]
+
+
+def test_commands_of_the_makefile_exist() -> None:
+    named = set(re.findall(r"(?:^|`)make (\w+)", TEXT, re.MULTILINE))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets
+    assert {"demo", "test", "bench"} <= named
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
