@@ -37,7 +37,7 @@ class Purse:
         self._setup = setup
         self._reserved = 0.0
         self._graphs = 1
-        self._is_stuck = len(turns) >= _STUCK and all(map(_unsent, list(turns.values())[-_STUCK:]))
+        self._is_stuck = False
         self.is_bounded = setup.is_bounded
         """Whether dollars or seconds are limited at all."""
         self.dollars = setup.budget.dollars
@@ -51,6 +51,7 @@ class Purse:
             self.dollars -= spent.dollars
             self.seconds -= spent.seconds
             self._tokens = estimate_tokens(question)
+            self._is_stuck = len(turns) >= _STUCK and all(map(_unsent, list(turns.values())[-_STUCK:]))
             self._keep_back(closing)
 
     @property
@@ -60,7 +61,7 @@ class Purse:
             return "turns"
         if self.seconds - self._kept_seconds <= 0:
             return "seconds"
-        if self.is_bounded and (self._is_stuck or not self._any_call_fits()):
+        if self._is_stuck or (self.is_bounded and not self._any_call_fits()):
             return "dollars"
         return None
 
@@ -75,9 +76,9 @@ class Purse:
 
     def spend(self, turn: Turn) -> None:
         """Take off what a decision cost that has just been made, before its calls are sent."""
-        kinds = [self._setup.catalog.tools[call["tool"]].kind for call in turn["decision"]["calls"]]
-        self._graphs = max(1, kinds.count("graph"))
         if self.is_bounded:
+            kinds = [self._setup.catalog.tools[call["tool"]].kind for call in turn["decision"]["calls"]]
+            self._graphs = max(1, kinds.count("graph"))
             spent = Spent.of([turn])
             self.dollars -= spent.dollars
             self.seconds -= spent.seconds

@@ -26,7 +26,7 @@ from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.router import RouterNode
-from orchestra_graph.routers import Rules
+from orchestra_graph.routers import ProgramRouter, Rules
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import OrchestratorContext, OrchestratorInput, OrchestratorOutput, OrchestratorState
 from orchestra_graph.tools.adapt import ToolLike, as_tool
@@ -63,8 +63,8 @@ def create_orchestrator(
         run_log: Where each run is written as one line.
         cache: Answers repeated calls of the tools whose catalog line says `cache = true`.
         closing: Terminal tool that answers when the budget is used up; the cheapest one by default.
-        fallback: Router that decides one turn after `max_malformed` malformed replies in a row; None ends the run.
-        max_malformed: See `fallback`.
+        fallback: Router that takes over after `max_malformed` malformed replies in a row; None ends the run there.
+        max_malformed: See `fallback`. For a program as router both have no meaning: its first such reply ends the run.
 
     Returns:
         A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`.
@@ -86,6 +86,9 @@ def create_orchestrator(
         raise ConfigError(f"max_malformed = {max_malformed}; expected at least 1")
     made = _by_name(tools)
     decider = Rules() if fallback == "rules" else fallback
+    if isinstance(router, ProgramRouter):
+        # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
+        decider, max_malformed = None, 1
     engine = Engine(
         catalog=_complete(catalog, made, router),
         tools=made,

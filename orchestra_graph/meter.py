@@ -12,7 +12,7 @@ hands it up when its call is over, so nothing is counted twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -72,11 +72,16 @@ class _Open:
     started: float
     model: str | None = None
     prompt: Any = None
-    tool_tokens: int = 0
+    """What is sent, or about how many tokens it is."""
     calls: int = 0
     reported_seconds: float | None = None
     reported_dollars: float = 0.0
     inner_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens are sent."""
+        return self.prompt if isinstance(self.prompt, int) else estimate_tokens(self.prompt)
 
 
 class Meter(BaseCallbackHandler):
@@ -152,16 +157,15 @@ class Meter(BaseCallbackHandler):
             self._leave(token)
 
     @contextmanager
-    def request(self, prompt: Sequence[BaseMessage], tool_tokens: int = 0) -> Iterator[Callable[[AIMessage], None]]:
+    def request(self, tokens: int) -> Iterator[Callable[[AIMessage], None]]:
         """One request of the router to its own model; hand the reply to what this yields.
 
         The same charge as that of a model request inside a tool, without a detour through callbacks.
 
         Args:
-            prompt: What is sent.
-            tool_tokens: Estimated tokens of the functions that go with it.
+            tokens: About how many are sent.
         """
-        request = self._open_request(self._next_key() + ".0", self.spec.model, prompt, tool_tokens)
+        request = self._open_request(self._next_key() + ".0", self.spec.model, tokens)
         self._requests[request.key] = request
         token = self._enter()
         try:
@@ -262,8 +266,8 @@ class Meter(BaseCallbackHandler):
         self._count = 0
         return f"{self.call_id}#{self._try}"
 
-    def _open_request(self, key: str, model: str | None, prompt: Any, tool_tokens: int = 0) -> _Open:
-        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt, tool_tokens)
+    def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
+        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt)
         if self._journal:
             self._journal(key, self.tool, self._upper(request))
         return request
@@ -318,8 +322,7 @@ class Meter(BaseCallbackHandler):
         if not request.price.has_tokens:
             return 0.0
         limits = self.spec.limits
-        sent = estimate_tokens(request.prompt) + request.tool_tokens
-        return request.price.dollars(input_tokens=sent, output_tokens=limits.output_tokens)
+        return request.price.dollars(input_tokens=request.tokens, output_tokens=limits.output_tokens)
 
 
 def _usage(stated: dict[str, Any]) -> UsageMetadata:
@@ -350,7 +353,7 @@ def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float) 
         details = usage.get("input_token_details")
         cached = details.get("cache_read", 0) if details else 0
     else:
-        sent = estimate_tokens(request.prompt) + request.tool_tokens
+        sent = request.tokens
         wrote = estimate_tokens(message.content if message is not None else text)
         cached = 0
     charge = {

@@ -28,7 +28,6 @@ from orchestra_graph.portal import Portal
 from orchestra_graph.protocols.base import Situation, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new, question_of
-from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Decision, Outcome, Turn, TurnBy
 from orchestra_graph.vllm import take_capture
 
@@ -79,14 +78,15 @@ class RouterNode(Node):
 
 
 def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> TurnBy | None:
-    """The router; after `limit` malformed replies in a row the fallback; nobody when that has failed as well."""
+    """The router; from `limit` malformed replies in a row on the fallback; nobody when that has failed as well."""
     row = 0
     for turn in reversed(turns.values()):
-        if not is_malformed(turn):
-            break
-        if turn["decision"]["by"] == "fallback":
+        by_fallback = turn["decision"]["by"] == "fallback"
+        if is_malformed(turn) and by_fallback:
             return None
-        row += 1
+        if not (is_malformed(turn) or by_fallback):
+            break
+        row += not by_fallback
     if row < limit:
         return "router"
     return "fallback" if has_fallback else None
@@ -155,9 +155,7 @@ class _Deciding:
         view = next(asking)
         while True:
             if self._purse.is_bounded:
-                least = meter.spec.price.dollars(
-                    input_tokens=estimate_tokens(view.messages) + view.tool_tokens, output_tokens=1
-                )
+                least = meter.spec.price.dollars(input_tokens=view.tokens, output_tokens=1)
                 if not self._purse.affords(least + sum(charge["dollars"] for charge in meter.charges.values())):
                     return None
             try:
@@ -175,7 +173,7 @@ class _Deciding:
         router = self._engine.bound(fallback or self._engine.router, view)
 
         async def attempt() -> AIMessage:
-            with meter.request(view.messages, view.tool_tokens) as answered:
+            with meter.request(view.tokens) as answered:
                 reply = await ask(router, view.messages)
                 answered(reply)
             return reply

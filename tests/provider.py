@@ -1,4 +1,4 @@
-"""A model provider that keeps its own books, to hold a ledger against.
+"""A model provider that keeps its own books, to hold a ledger against, and a tool that may cost more than its price.
 
 Each request is answered, refused or lost as the script says, or the process dies on it; when the script is over, every
 request is answered. Usage and prices are round, so that sums can be compared.
@@ -19,8 +19,10 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 from pydantic import Field
 
-from orchestra_graph.catalog import Limits, Price
-from orchestra_graph.tools.base import Request, Result
+from orchestra_graph.catalog import Limits, Price, ToolSpec
+from orchestra_graph.errors import ToolError
+from orchestra_graph.meter import current_meter, report
+from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import Charge, Turn
 
@@ -135,6 +137,38 @@ def _result(text: str, calls: Iterable[tuple[str, dict[str, Any]]]) -> ChatResul
         usage_metadata={"input_tokens": 100, "output_tokens": 10, "total_tokens": 110},
     )
     return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class Paid(Tool):
+    """Costs its price a call, and what it reports on top."""
+
+    def __init__(
+        self,
+        name: str,
+        price: float,
+        *,
+        extra: float = 0.0,
+        seconds: float = 0.0,
+        fails: bool = False,
+        answer: str | None = None,
+        **spec: Any,
+    ) -> None:
+        self.spec = ToolSpec(name=name, price=Price(per_call=price), terminal=answer is not None, **spec)
+        self.extra = extra
+        self.seconds = seconds
+        self.fails = fails
+        self.answer = answer
+        self.sent = 0
+        self.left: list[Any] = []
+
+    async def run(self, request: Request) -> Result:
+        self.sent += 1
+        meter = current_meter()
+        self.left.append(meter.left if meter is not None else None)
+        report(dollars=self.extra, seconds=self.seconds)
+        if self.fails:
+            raise ToolError("broken", retryable=True)
+        return Result(f"result of {self.spec.name}", answer=self.answer)
 
 
 def charges_of(turns: Mapping[str, Turn], tool: str | None = None) -> dict[str, Charge]:

@@ -124,21 +124,24 @@ async def test_another_process_that_goes_on_after_an_interrupt_knows_what_was_pa
     assert state["ledger"]["uncertain_dollars"] == 0.0
 
 
-async def test_what_a_nested_orchestrator_paid_before_an_interrupt_is_in_the_ledger(tmp_path: Path) -> None:
+NEW_PROCESS = pytest.mark.parametrize("new_process", [True, False], ids=["new process", "same graph"])
+
+
+@NEW_PROCESS
+async def test_what_a_nested_orchestrator_paid_before_an_interrupt_is_in_the_ledger(
+    new_process: bool, tmp_path: Path
+) -> None:
     books = Books()
     paid = Mortal(Provider(books=books), name="paid", role="chat", price=PRICE, limits=LIMITS)
     inner = create_orchestrator(replies(("paid", {}), ("asking", {})), [paid, Vendor("asking", asks=True)])
     tool = Subgraph(inner.compile(), name="inner", takes_request=False)
-    log = RunLog(tmp_path / "runs.jsonl")
-    graph = build([tool], replies(("inner", {})), run_log=log)(InMemorySaver())
+    make, saver = build([tool], replies(("inner", {})), run_log=RunLog(tmp_path / "runs.jsonl")), InMemorySaver()
+    graph = make(saver)
     state = await graph.ainvoke(QUESTION, CONFIG)
     assert state["__interrupt__"][0].value == {"ask": "asking"}
-    state = await graph.ainvoke(Command(resume="yes"), CONFIG)
+    state = await (make(saver) if new_process else graph).ainvoke(Command(resume="yes"), CONFIG)
     assert (state["answer"], books.answered) == ("end", 1)
     assert state["ledger"]["tools"]["inner/paid"]["dollars"] == pytest.approx(books.known)
-
-
-NEW_PROCESS = pytest.mark.parametrize("new_process", [True, False], ids=["new process", "same graph"])
 
 
 @NEW_PROCESS

@@ -196,7 +196,7 @@ async def test_each_gives_up_soon_where_no_tool_answers(router: ProgramRouter) -
     state = await ask(router, team())
     assert state["stopped_by"] == "router"
     assert state["answer"] == "I cannot tell."
-    assert len(state["turns"]) <= 30
+    assert len(state["turns"]) <= 13
 
 
 @EVERY
@@ -205,7 +205,7 @@ async def test_each_gives_up_soon_where_every_tool_fails(router: ProgramRouter) 
     state = await ask(router, tools)
     assert state["stopped_by"] == "router"
     assert state["answer"].startswith("No answer")
-    assert len(state["turns"]) <= 30
+    assert len(state["turns"]) <= 13
 
 
 @EVERY
@@ -215,7 +215,7 @@ async def test_a_refused_call_is_not_repeated_for_ever(router: ProgramRouter) ->
     state = await ask(router, tools, budget=Budget(dollars=0.5))
     refused = [o for turn in state["turns"].values() for o in turn["outcomes"].values() if o.get("unsent")]
     assert len(refused) <= 12
-    assert len(state["turns"]) <= 30
+    assert len(state["turns"]) <= 13
     assert tools[0].asked == []  # type: ignore[attr-defined]
     assert state["ledger"]["dollars"] == 0
 

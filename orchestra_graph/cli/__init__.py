@@ -6,24 +6,27 @@ interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from orchestra_graph.cli.ask import ask
 from orchestra_graph.cli.check import check
 from orchestra_graph.cli.demo import demo
 from orchestra_graph.cli.runs import runs
+from orchestra_graph.cli.terminal import print_error
 from orchestra_graph.errors import OrchestraError
 
 app = typer.Typer(
     name="orchestra",
-    help="A small router that picks the tool or expert for every turn, by skill, price, latency and preference.",
     epilog="Exit codes: 0 done, 1 failed with one line on stderr, 2 wrong command line, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 app.command()(demo)
 app.command()(ask)
@@ -33,14 +36,25 @@ app.add_typer(runs, name="runs")
 
 def main() -> None:
     """Entry point: errors raised on purpose become one line on stderr."""
+    # The turns show what failed; without a handler Python would print the library's log, tracebacks among it.
+    logging.getLogger("orchestra_graph").addHandler(logging.NullHandler())
     try:
         app()
     except OrchestraError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        print_error(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"orchestra-graph {version('orchestra-graph')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A small router that picks the tool or expert for every turn, by skill, price, latency and preference."""

@@ -5,39 +5,47 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from langchain_core.language_models import BaseChatModel
-from rich.console import Console
+from rich.text import Text
 
-from orchestra_graph.attempts import ask as ask_model
 from orchestra_graph.catalog import Catalog
-from orchestra_graph.cli.render import ledger_table, show_event
+from orchestra_graph.cli.render import STOPPED, ledger_table, show_event
+from orchestra_graph.cli.runs import open_log
+from orchestra_graph.cli.terminal import console, one_line, print_error, print_json, working
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.events import Event
 from orchestra_graph.graph import create_orchestrator
-from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.protocols.base import Situation
-from orchestra_graph.protocols.conversation import ConversationProtocol
-from orchestra_graph.routers import Cheapest, Fixed, Random, Rules
-from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.preferences import Budget
+from orchestra_graph.protocols.table import render_preferences
+from orchestra_graph.routers import Cheapest, Fixed, ProgramRouter, Random, Rules
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.build import build_router, build_tools
-from orchestra_graph.turns import Decision
+from orchestra_graph.turns import Turn
 from orchestra_graph.wish import read_wish
 from orchestra_graph.workbench import Workbench
 
+SIMULATED = "The workbench answers: programs at simulated prices. Ask your own models with --catalog FILE."
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise typer.BadParameter("it is empty.")
+    return value
+
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What to solve.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What to solve.", show_default=False, callback=_text)],
     catalog: Annotated[
         Path | None, typer.Option(help="A catalog file; without one the workbench's simulated experts answer.")
     ] = None,
     router: Annotated[
         str | None,
-        typer.Option(help="rules, cheapest, random or fixed:TOOL; by default the catalog's [router], else rules."),
+        typer.Option(help="`rules`, `cheapest`, `random` or `fixed:TOOL`; else the catalog's router, else `rules`."),
     ] = None,
     prefer: Annotated[
         str, typer.Option(help='What matters, in words: "cheap", "fast", "avoid TOOL", "prefer TOOL", "never TOOL".')
@@ -45,78 +53,108 @@ def ask(
     budget: Annotated[float | None, typer.Option(min=0, help="Dollars at most.")] = None,
     deadline: Annotated[float | None, typer.Option(min=0.001, help="Seconds at most.")] = None,
     turns: Annotated[int, typer.Option(min=1, help="Decisions at most.")] = 50,
-    log: Annotated[Path | None, typer.Option(help="Write the run to this log.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Append the run to this log: a *.jsonl or *.jsonl.zst.")] = None,
     route_only: Annotated[bool, typer.Option("--route-only", help="Show the first decision; call no tool.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON and nothing else.")] = False,
 ) -> None:
     """Ask a question and watch each decision, its reason, dollars and seconds.
 
-    Without --catalog the question goes to the workbench: programs with simulated prices, which solve mathematics, small
-    programming tasks and look-ups in an invented knowledge base. With one, real models answer and real money is spent.
+    Without `--catalog` the question goes to the workbench: programs with simulated prices, which solve mathematics,
+    small programming tasks and look-ups in an invented knowledge base. With one, real models answer and real money is
+    spent.
+
+    Exit code 1 also where no tool brought a result.
     """
+    if route_only and log is not None:
+        raise typer.BadParameter("--log goes with a whole run, --route-only with its first decision; drop one.")
+    output = console()
     lines = Workbench().catalog if catalog is None else Catalog.from_toml(catalog)
     preferences = read_wish(prefer, list(lines.tools))
-    limits = Budget(dollars=_or_infinity(budget), seconds=_or_infinity(deadline), turns=turns)
     model = _router(router, lines)
-    if route_only:
-        decision = asyncio.run(_route(question, lines, preferences, limits, model))
-        _show_decision(decision, as_json=as_json)
-        return
+    with working(output, "preparing the tools"):
+        tools = _tools(lines, from_file=catalog is not None)
+    # A program that gives up will not think better of it: there is nothing to ask it again, and nobody else to ask.
+    patience: dict[str, Any] = {"fallback": None, "max_malformed": 1} if isinstance(model, ProgramRouter) else {}
     graph = create_orchestrator(
         model,
-        _tools(lines, from_file=catalog is not None),
-        catalog=lines,
+        tools,
+        catalog=Catalog.of((tool.spec for tool in tools), router=lines.router),
         preferences=preferences,
-        budget=limits,
-        run_log=RunLog(log) if log is not None else None,
-    ).compile()
-    asyncio.run(_watch(graph, question, as_json=as_json))
+        budget=Budget(dollars=_or_infinity(budget), seconds=_or_infinity(deadline), turns=turns),
+        run_log=None if log is None else open_log(log),
+        **patience,
+    )
+    if not as_json:
+        notes = [SIMULATED] if catalog is None else []
+        notes += [render_preferences(preferences).partition("\n")[0]] if prefer else []
+        output.print(Text("\n".join(notes), "dim"), end="\n" if notes else "")
+    if route_only:
+        asyncio.run(_route(graph.compile(interrupt_after=["router"]), question, as_json=as_json))
+    else:
+        asyncio.run(_watch(graph.compile(), question, as_json=as_json))
 
 
 async def _watch(graph: Any, question: str, *, as_json: bool) -> None:
-    console = Console(stderr=as_json, quiet=as_json)
+    """Print the run while it goes on."""
+    output = console()
     state: dict[str, Any] = {}
-    with console.status("the router decides") as status:
-        async for mode, part in graph.astream({"messages": [("user", question)]}, stream_mode=["custom", "values"]):
+    events: list[Event] = []
+    with working(output, "the router decides") as status:
+        async for mode, part in _stream(graph, question):
             if mode == "values":
                 state = part
                 continue
-            show_event(console, part)
-            if part["type"] == "decision":
-                names = ", ".join(call["tool"] for call in part["decision"]["calls"])
-                status.update(f"waiting for {names}" if names else "the router decides")
-            elif part["type"] == "outcome":
-                status.update("the router decides")
+            events.append(part)
+            if not as_json and part["type"] != "answer":
+                show_event(output, part)
+            names = [call["tool"] for call in part["decision"]["calls"]] if part["type"] == "decision" else []
+            status.update(f"waiting for {', '.join(names)}" if names else "the router decides")
+    failure = _failure(state)
     if as_json:
-        result = {key: state[key] for key in ("answer", "stopped_by", "ledger", "turns")}
-        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
-        return
-    console.print()
-    console.print(ledger_table(state["ledger"]))
+        print_json({key: state[key] for key in ("answer", "stopped_by", "ledger", "turns")})
+    else:
+        if failure is None:
+            show_event(output, events[-1])
+        output.print()
+        output.print(ledger_table(state["ledger"]))
+    if failure is not None:
+        print_error(failure)
+        raise typer.Exit(1)
 
 
-async def _route(
-    question: str, catalog: Catalog, preferences: Preferences, budget: Budget, router: BaseChatModel
-) -> Decision:
-    """The router's first decision, without the graph."""
-    situation = Situation(question, preferences.apply(catalog), preferences, budget)
-    asking = ConversationProtocol().decide(situation)
-    view = next(asking)
-    while True:
-        reply = await ask_model(router.bind_tools(view.tools), view.messages)
-        try:
-            view = asking.send(reply)
-        except StopIteration as done:
-            decision: Decision = done.value
-            return decision
-
-
-def _show_decision(decision: Decision, *, as_json: bool) -> None:
+async def _route(graph: Any, question: str, *, as_json: bool) -> None:
+    """Print the first decision of a graph that stops behind its router."""
+    output = console()
+    with working(output, "the router decides"):
+        events = [part async for mode, part in _stream(graph, question) if mode == "custom"]
+    if not events:
+        print_error("no decision: the budget does not pay for one; raise --budget or --deadline")
+        raise typer.Exit(1)
     if as_json:
-        print(orjson.dumps(decision, option=orjson.OPT_INDENT_2).decode())
-        return
-    event = {"type": "decision", "index": 0, "decision": decision, "charges": {}, "outcomes": {}, "seconds": 0.0}
-    show_event(Console(), event)
+        print_json({key: events[0][key] for key in ("decision", "charges", "seconds")})
+    else:
+        show_event(output, events[0])
+
+
+def _stream(graph: Any, question: str) -> AsyncIterator[tuple[str, Any]]:
+    stream: AsyncIterator[tuple[str, Any]] = graph.astream(
+        {"messages": [("user", question)]}, stream_mode=["custom", "values"]
+    )
+    return stream
+
+
+def _failure(state: dict[str, Any]) -> str | None:
+    """Why there is no answer, or None where a tool brought anything that may be one."""
+    turns: list[Turn] = list(state["turns"].values())
+    outcomes = [outcome for turn in turns for outcome in turn["outcomes"].values()]
+    if state["stopped_by"] == "answer" or any(not outcome["error"] for outcome in outcomes):
+        return None
+    problems = [turn["decision"]["problem"]["detail"] for turn in turns if "problem" in turn["decision"]]
+    found = [outcome["content"] for outcome in outcomes] or problems
+    last = f"; last: {one_line(found[-1])}" if found else ""
+    fix = {"dollars": "; raise --budget", "seconds": "; raise --deadline", "turns": "; raise --turns"}
+    stopped = state["stopped_by"]
+    return f"no tool brought a result before {STOPPED[stopped]}{last}{fix.get(stopped, '')}"
 
 
 def _router(name: str | None, catalog: Catalog) -> BaseChatModel:

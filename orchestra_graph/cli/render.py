@@ -1,116 +1,163 @@
-"""How runs look in a terminal: one block a turn from the stream's events, and tables."""
+"""How runs look in a terminal: one block a turn from the stream's events, and tables of totals.
+
+A block holds the decision, its reason, what came back, and what it cost in dollars and seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from orchestra_graph.events import AnswerEvent, DecisionEvent, OutcomeEvent
-from orchestra_graph.ledger import ROUTER, LedgerTotals
+from orchestra_graph.cli.terminal import counted, money, one_line, plain
+from orchestra_graph.events import AnswerEvent, DecisionEvent, Event, OutcomeEvent
+from orchestra_graph.ledger import LedgerTotals, Totals
 from orchestra_graph.report.summary import Summary
 from orchestra_graph.turns import Call, Charge
 
-_SHOWN = 160
+STOPPED: Final = {
+    "dollars": "its dollars were used up",
+    "seconds": "its time was used up",
+    "turns": "its turns were used up",
+    "router": "the router gave up",
+}
+"""Why a run ended without an answer of its own, by `stopped_by`."""
+
+_ARGUMENT: Final = 60
+_INDENT: Final = 8
+_LABEL: Final = 10
+_NARROWEST: Final = 20
+"""Columns that a text gets at least."""
+_SHOWN_SECONDS: Final = 0.05
+"""A decision that took less and cost nothing is not worth a line."""
 
 
-def show_event(console: Console, event: dict[str, Any]) -> None:
+def show_event(console: Console, event: Event) -> None:
     """Print one custom event of a run."""
-    match event["type"]:
-        case "decision":
-            _show_decision(console, event)  # type: ignore[arg-type]
-        case "outcome":
-            _show_outcome(console, event)  # type: ignore[arg-type]
-        case "answer":
-            _show_answer(console, event)  # type: ignore[arg-type]
+    if event["type"] == "decision":
+        _show_decision(console, event)
+    elif event["type"] == "outcome":
+        _show_outcome(console, event)
+    else:
+        _show_answer(console, event)
 
 
 def _show_decision(console: Console, event: DecisionEvent) -> None:
     decision = event["decision"]
-    who = "" if decision["by"] == "router" else f" [yellow]({decision['by']} decides)[/]"
-    names = ", ".join(_call(call) for call in decision["calls"]) or "no call"
-    paid = sum(charge["dollars"] for charge in event["charges"].values())
-    price = f"  [dim]{money(paid)} {event['seconds']:.1f} s[/]" if paid else ""
-    console.print(f"[bold]turn {event['index'] + 1}[/]{who}  [cyan]{escape(names)}[/]{price}")
+    title = Text.assemble((f"turn {event['index'] + 1}", "bold"), "  ")
+    if decision["by"] != "router":
+        title.append(f"({decision['by']}) ", "yellow")
+    title.append(", ".join(map(_call, decision["calls"])) or "no call", "bold cyan")
+    rows: list[tuple[str, Text]] = []
     if decision["reason"]:
-        console.print(f"  [dim]because[/] {escape(one_line(decision['reason']))}", highlight=False)
-    for note in decision.get("repaired", ()):
-        console.print(f"  [yellow]mended:[/] {escape(one_line(note))}", highlight=False)
+        rows.append(("because", Text(one_line(decision["reason"]))))
+    rows += [("mended", Text(one_line(note), "yellow")) for note in decision.get("repaired", ())]
     if "problem" in decision:
-        console.print(f"  [yellow]not executed:[/] {escape(one_line(decision['problem']['detail']))}", highlight=False)
-    for outcome in event["outcomes"].values():
-        if outcome.get("unsent"):
-            console.print(f"  [yellow]{escape(outcome['content'])}[/]", highlight=False)
+        rows.append(("refused", Text(one_line(decision["problem"]["detail"]), "yellow")))
+    unsent = [outcome["content"] for outcome in event["outcomes"].values() if outcome.get("unsent")]
+    rows += [("unsent", Text(one_line(content), "yellow")) for content in unsent]
+    if event["seconds"] >= _SHOWN_SECONDS or any(charge["dollars"] for charge in event["charges"].values()):
+        rows.append(("decided", Text(_bill(event["charges"], event["seconds"]), "dim")))
+    console.print(title)
+    for label, text in rows:
+        _print_row(console, Text(label, "dim"), text)
 
 
 def _show_outcome(console: Console, event: OutcomeEvent) -> None:
-    outcome, charges = event["outcome"], event["charges"].values()
-    mark = "[red]✗[/]" if outcome["error"] else "[green]→[/]"
-    name = outcome.get("by", event["call"]["tool"])
-    console.print(f"  {mark} {name}: {escape(one_line(outcome['content']))}", highlight=False)
-    console.print(f"    [dim]{_bill(list(charges))} {outcome.get('seconds', 0.0):.1f} s[/]", highlight=False)
+    outcome = event["outcome"]
+    mark, style = ("✗", "red") if outcome["error"] else ("→", "green")
+    name = Text(f"{mark} {outcome.get('by', event['call']['tool'])}", style)
+    cached = ", from the cache" if outcome.get("cached") else ""
+    bill = f"{_bill(event['charges'], outcome.get('seconds', 0.0))}{cached}"
+    _print_row(console, name, Text(one_line(outcome["content"])))
+    _print_row(console, Text(), Text(bill, "dim"))
 
 
 def _show_answer(console: Console, event: AnswerEvent) -> None:
+    label = Text("answer", "bold green")
+    if event["stopped_by"] != "answer":
+        label.append(f" ({STOPPED[event['stopped_by']]})", "yellow")
+    answer = plain(event["answer"]).strip("\n")
+    if "\n" in answer:
+        console.print(label)
+        # Not through the renderer: it would wrap long lines and turn tabs into spaces, and an answer may be code.
+        console.out(answer, highlight=False)
+    else:
+        console.print(Text.assemble(label, "  ", answer), soft_wrap=True)
     ledger = event["ledger"]
-    stop = "" if event["stopped_by"] == "answer" else f" [yellow](stopped by: {event['stopped_by']})[/]"
-    console.print(f"[bold green]answer[/]{stop}  {escape(event['answer'])}", highlight=False)
-    calls = sum(totals["calls"] for name, totals in ledger["tools"].items() if name != ROUTER)
+    calls = sum(totals["calls"] for totals in _tools(ledger))
     console.print(
-        f"  [dim]{calls} calls, {money(ledger['dollars'])}, {ledger['wall_seconds']:.1f} s[/]", highlight=False
+        f"{'':{_INDENT}}{counted(calls, 'call')}, {money(ledger['dollars'])}, {ledger['wall_seconds']:.1f} s",
+        style="dim",
     )
+
+
+def _print_row(console: Console, label: Text, text: Text) -> None:
+    """A label and a text in two columns, under the turn's title; where the text wraps it stays in its column."""
+    start = Text.assemble(" " * _INDENT, label)
+    start.pad_right(max(0, _LABEL - len(label)) + 2)
+    blank = Text(" " * len(start))
+    for line in text.wrap(console, max(_NARROWEST, console.width - len(start))):
+        console.print(Text.assemble(start, line), soft_wrap=True)
+        start = blank
 
 
 def ledger_table(ledger: LedgerTotals) -> Table:
     """Totals of a run by tool."""
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for name in ("who", "calls", "attempts", "tokens in", "cached", "out", "dollars", "seconds"):
-        table.add_column(name, justify="left" if name == "who" else "right")
-    rows = [*ledger["tools"].items(), ("total", ledger)]
+    uncertain = bool(ledger["uncertain_dollars"])
+    names = ["", "calls", "attempts", "tokens in", "cached", "out", "dollars", "seconds"]
+    table = _table(*names, *(["perhaps more"] if uncertain else []))
+    rows: list[tuple[str, Totals]] = [*ledger["tools"].items(), ("total", ledger)]
     for name, row in rows:
-        uncertain = f" (+{money(row['uncertain_dollars'])}?)" if row["uncertain_dollars"] else ""
-        cells = [str(row[key]) for key in ("calls", "attempts", "input_tokens", "cached_tokens", "output_tokens")]  # type: ignore[literal-required]
-        table.add_row(name, *cells, f"{money(row['dollars'])}{uncertain}", f"{row['seconds']:.2f}")
+        counts = (row["calls"], row["attempts"], row["input_tokens"], row["cached_tokens"], row["output_tokens"])
+        cells = [*(f"{count:,}" for count in counts), money(row["dollars"]), f"{row['seconds']:.2f}"]
+        if uncertain:
+            cells.append(money(row["uncertain_dollars"]))
+        table.add_row(Text(plain(name)), *cells, style="bold" if row is ledger else "")
     return table
 
 
 def summary_table(summaries: Sequence[Summary]) -> Table:
     """Routers side by side, the most successful first."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("router", "solved", "dollars/task", "seconds/task", "calls to the priciest tool"):
-        table.add_column(name, justify="left" if name == "router" else "right")
-    for row in sorted(summaries, key=lambda summary: -summary.success):
-        share = f"{row.priciest_share:.0%} ({row.priciest})"
-        table.add_row(row.router, f"{row.success:.0%}", f"{row.dollars:.5f}", f"{row.seconds:.1f}", share)
+    table = _table("router", "solved", "dollars/task", "seconds/task", f"calls to {summaries[0].priciest} (priciest)")
+    for row in sorted(summaries, key=lambda summary: (-summary.success, summary.dollars)):
+        figures = (f"{row.success:.0%}", f"${row.dollars:.5f}", f"{row.seconds:.1f}", f"{row.priciest_share:.0%}")
+        table.add_row(Text(row.router), *figures)
     return table
 
 
-def money(dollars: float) -> str:
-    """Dollars with as many digits as a small sum needs."""
-    return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").rstrip(".") if dollars else "$0"
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
-def one_line(text: str) -> str:
-    """A text in one line, its end cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+def _tools(ledger: LedgerTotals) -> Iterable[Totals]:
+    return (totals for name, totals in ledger["tools"].items() if name not in ("router", "fallback"))
 
 
 def _call(call: Call) -> str:
-    arguments = ", ".join(f"{key}={one_line(str(value))!r}" for key, value in call["args"].items())
-    return f"{call['tool']}({arguments})"
+    arguments = ", ".join(f"{key}={one_line(_value(value), _ARGUMENT)}" for key, value in call["args"].items())
+    return f"{call['tool']}({arguments})" if arguments else call["tool"]
 
 
-def _bill(charges: list[Charge]) -> str:
-    paid = sum(charge["dollars"] for charge in charges)
-    failed = sum(charge["status"] in ("failed", "uncertain") for charge in charges)
-    upper = sum(charge.get("upper", charge["dollars"]) for charge in charges) - paid
-    parts = [money(paid)]
+def _value(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _bill(charges: Mapping[str, Charge], seconds: float) -> str:
+    paid = sum(charge["dollars"] for charge in charges.values())
+    upper = sum(charge.get("upper", charge["dollars"]) for charge in charges.values()) - paid
+    # A try's model requests carry its key and a number of their own.
+    failed = {key.partition(".")[0] for key, charge in charges.items() if charge["status"] in ("failed", "uncertain")}
+    parts = [money(paid), f"{seconds:.1f} s"]
     if failed:
-        parts.append(f"({failed} failed)")
+        parts.append(counted(len(failed), "failed attempt"))
     if upper:
-        parts.append(f"(at most {money(upper)} more: an attempt never came back)")
-    return " ".join(parts)
+        parts.append(f"at most {money(upper)} more: an attempt never came back")
+    return ", ".join(parts)

@@ -42,8 +42,8 @@ class View:
     messages: list[BaseMessage]
     tools: list[dict[str, Any]]
     """Functions in OpenAI's format; the same list object for the same catalog."""
-    tool_tokens: int = 0
-    """About how many tokens the functions add to the prompt."""
+    tokens: int
+    """About how many tokens messages and functions are."""
 
 
 class Protocol(ABC):

@@ -80,7 +80,7 @@ class ConversationProtocol(Protocol):
         self._shown[run] = shown
         while len(self._shown) > _KEPT_VIEWS:
             self._shown.pop(next(iter(self._shown)))
-        return View(list(shown.messages), functions(situation.catalog), function_tokens(situation.catalog))
+        return View(list(shown.messages), shown.tools, shown.tokens)
 
     def _beginning(self, situation: Situation) -> list[BaseMessage]:
         note = render_budget(situation.budget, Spent(0.0, 0.0, 0))
@@ -98,29 +98,33 @@ class _Shown:
     def __init__(self, situation: Situation, messages: list[BaseMessage]) -> None:
         self.turns: list[Turn] = []
         self.messages = messages
-        self._start = situation
-        self._history = list(situation.history)
+        self.tools = functions(situation.catalog)
+        self.tokens = estimate_tokens(messages) + function_tokens(situation.catalog)
+        self._start = _start(situation)
+        self._catalog = situation.catalog
+        self._budget = situation.budget
         self._spent = Spent(0.0, 0.0, 0)
 
     def begins(self, situation: Situation, turns: list[Turn]) -> bool:
         """Whether it is the beginning of this situation; a fork of the run has other turns under the same ids."""
-        start = self._start
         return (
             len(self.turns) <= len(turns)
             and all(map(operator.is_, self.turns, turns))
-            and start.question == situation.question
-            and start.budget == situation.budget
-            and start.preferences == situation.preferences
-            and start.catalog == situation.catalog
-            and self._history == list(situation.history)
+            and self._start == _start(situation)
         )
 
     def append(self, turn: Turn) -> None:
         """Show one more turn."""
         self.turns.append(turn)
         self._spent += Spent.of([turn])
-        note = render_budget(self._start.budget, self._spent)
-        self.messages += _turn_messages(turn, self._start.catalog, note)
+        messages = _turn_messages(turn, self._catalog, render_budget(self._budget, self._spent))
+        self.messages += messages
+        self.tokens += estimate_tokens(messages)
+
+
+def _start(situation: Situation) -> tuple[Any, ...]:
+    """What a run's first view is made from. Tuples compare by identity first, which is all it takes within a run."""
+    return situation.question, situation.budget, situation.preferences, situation.catalog, list(situation.history)
 
 
 @lru_cache(maxsize=128)

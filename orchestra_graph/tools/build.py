@@ -1,20 +1,21 @@
 """Builds the tools that a catalog file describes, for the command line and for graphs that are configured by TOML.
 
-Kinds `mcp` and `node` are not built here yet.
+Kinds `mcp` and `node` are not built here: pass such tools to `create_orchestrator` yourself.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from orchestra_graph.catalog import Catalog, ModelSpec, ToolSpec
-from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.code_interpreter import CodeInterpreter
@@ -23,98 +24,158 @@ from orchestra_graph.tools.local_search import LocalSearch
 from orchestra_graph.tools.web_search import WebSearch
 from orchestra_graph.vllm import NO_KEY, ChatVLLM
 
-INDEX_NAME = ".orchestra-index.sqlite"
+INDEX_NAME: Final = ".orchestra-index.sqlite"
 """Index file that is made in a folder that a search line names."""
+
+SANDBOX_SHARE: Final = 0.9
+"""Share of a code line's timeout after which the sandbox stops a program, so that it can still tell why."""
 
 
 def build_tools(catalog: Catalog, environment: Mapping[str, str]) -> list[Tool]:
-    """Make a tool for every line.
+    """Make a tool for every line, in the catalog's order.
+
+    A description or parameters that a line leaves out are the tool's own: take the lines from the tools' `spec`.
 
     Args:
         catalog: Lines with what is needed to reach each tool: `model`, `path`, `target`, ...
         environment: Where keys are looked up by the names that the catalog gives, usually `os.environ`.
 
     Raises:
-        ConfigError: A line lacks something; the text names the line and the field.
+        ConfigError: Lines lack something; the text names each line and what it lacks.
     """
+    _refuse(what_is_missing(catalog.tools, environment))
     retrievers = {spec.name: _search(spec, environment) for spec in catalog.tools.values() if spec.kind == "search"}
     retriever = next(iter(retrievers.values()), None)
     tools: list[Tool] = []
-    for spec in catalog.tools.values():
-        tool = retrievers.get(spec.name) or _build(spec, environment, retriever)
-        tool.spec = spec
+    for line in catalog.tools.values():
+        tool = retrievers.get(line.name) or _build(line, environment, retriever)
+        tool.spec = _completed(line, tool.spec)
         tools.append(tool)
     return tools
 
 
 def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:
-    """The router's model: on a server of its own one that keeps token ids, else any OpenAI model.
+    """The router's model: on a server of its own one that keeps token ids, else an OpenAI model.
 
     Raises:
         ConfigError: The catalog names no model, or its key is missing.
     """
-    if spec.model is None:
-        raise ConfigError("the catalog has no router; add [router] with model = ..., or choose one with --router")
+    _refuse(what_is_missing({"router": spec}, environment))
     if spec.base_url is None:
-        return _chat_model(spec, environment, "router")
-    key = _key(spec, environment, "router")
-    return ChatVLLM(model=spec.model, base_url=spec.base_url, api_key=key or SecretStr(NO_KEY))
+        return _chat_model(spec, environment)
+    return ChatVLLM(model=spec.model, base_url=spec.base_url, api_key=_key(spec, environment))
 
 
-def _build(spec: ToolSpec, environment: Mapping[str, str], retriever: Tool | None) -> Tool:
-    if spec.kind == "expert":
-        model = _chat_model(spec, environment, spec.name)
-        return Expert(model, name=spec.name, role=spec.role, retriever=retriever if spec.role == "search" else None)
-    if spec.kind == "code":
-        return CodeInterpreter(name=spec.name)
-    if spec.kind in ("function", "graph"):
-        return as_tool(_import(spec))
-    raise ConfigError(f"tool {spec.name!r} has kind = {spec.kind!r}; expected expert, function, search, code or graph")
+def what_is_missing(lines: Mapping[str, ModelSpec], environment: Mapping[str, str]) -> list[str]:
+    """What still stands between lines of a catalog and their tools: one sentence each. Nothing is opened or called.
+
+    Args:
+        lines: By name; a line that is no `ToolSpec` is a router's.
+        environment: See `build_tools`.
+    """
+    problems: dict[str, list[str]] = {}
+    unset: dict[str, list[str]] = {}
+    for name, line in lines.items():
+        for problem in _problems(line, lines):
+            problems.setdefault(problem, []).append(name)
+        if line.api_key_env and not environment.get(line.api_key_env):
+            unset.setdefault(line.api_key_env, []).append(name)
+    return [
+        *(f"{', '.join(names)}: {problem}" for problem, names in problems.items()),
+        *(
+            f"the environment variable {variable} (key of {', '.join(names)}) is missing; fix: export {variable}=..."
+            for variable, names in unset.items()
+        ),
+    ]
 
 
-def _chat_model(spec: ModelSpec, environment: Mapping[str, str], name: str) -> BaseChatModel:
-    if spec.model is None:
-        raise ConfigError(f"{name}: model is missing; expected the model's name at its provider")
-    key = _key(spec, environment, name)
-    if key is None and spec.base_url is None:
-        raise ConfigError(f"{name}: expected api_key_env, the environment variable that holds the key, or base_url")
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _problems(line: ModelSpec, lines: Mapping[str, ModelSpec]) -> Iterator[str]:
+    if not isinstance(line, ToolSpec) or line.kind == "expert":
+        yield from _model_problems(line)
+        if isinstance(line, ToolSpec) and line.role == "search" and not _has_search(lines):
+            yield 'role = "search" needs a line of kind = "search" to send its queries to'
+    elif line.kind == "search":
+        yield from _search_problems(line)
+    elif line.kind in ("function", "graph"):
+        if not all((line.target or "").partition(":")):
+            yield f"target = {line.target!r}; expected module:attribute"
+    elif line.kind in ("mcp", "node"):
+        yield f'kind = "{line.kind}" is not built from a file; pass the tool to create_orchestrator'
+
+
+def _model_problems(line: ModelSpec) -> Iterator[str]:
+    if line.model is None:
+        yield "model is missing; expected the model's name at its provider, and base_url or api_key_env"
+    elif line.base_url is None and line.api_key_env is None:
+        yield "expected api_key_env, the environment variable that holds the key, or base_url"
+    elif line.base_url is None and line.provider not in (None, "openai"):
+        # Without an address the request, and the key with it, would go to OpenAI.
+        yield f"provider = {line.provider!r} needs base_url, the address of its OpenAI-compatible API"
+
+
+def _search_problems(line: ToolSpec) -> Iterator[str]:
+    if line.provider == "tavily":
+        if line.api_key_env is None:
+            yield "api_key_env is missing; expected the environment variable that holds Tavily's key"
+    elif line.provider is not None:
+        yield f'provider = {line.provider!r}; expected "tavily", or path = a folder of documents'
+    elif line.path is None:
+        yield 'path is missing; expected a folder of documents, or provider = "tavily"'
+    elif not Path(line.path).exists():
+        yield f"path = {line.path!r} is not there; expected a folder of documents or an index file"
+
+
+def _has_search(lines: Mapping[str, ModelSpec]) -> bool:
+    return any(isinstance(line, ToolSpec) and line.kind == "search" for line in lines.values())
+
+
+def _build(line: ToolSpec, environment: Mapping[str, str], retriever: Tool | None) -> Tool:
+    if line.kind == "expert":
+        model = _chat_model(line, environment)
+        return Expert(model, name=line.name, role=line.role, retriever=retriever if line.role == "search" else None)
+    if line.kind == "code":
+        if "limits" not in line.model_fields_set:
+            return CodeInterpreter(name=line.name)
+        return CodeInterpreter(name=line.name, timeout=SANDBOX_SHARE * line.limits.timeout)
+    return as_tool(_import(line))
+
+
+def _completed(line: ToolSpec, own: ToolSpec) -> ToolSpec:
+    """The catalog's line with what it leaves out and only the tool knows."""
+    given = line.model_dump(exclude_unset=True)
+    return ToolSpec.model_validate({"description": own.description, "parameters": own.parameters, **given})
+
+
+def _chat_model(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:
     return ChatOpenAI(
-        model=spec.model,
+        model=spec.model or "",
         base_url=spec.base_url,
-        api_key=key or SecretStr(NO_KEY),
+        api_key=_key(spec, environment),
         timeout=spec.limits.timeout,
         max_retries=0,
     )
 
 
-def _key(spec: ModelSpec, environment: Mapping[str, str], name: str) -> SecretStr | None:
-    if spec.api_key_env is None:
-        return None
-    if not environment.get(spec.api_key_env):
-        raise MissingError(
-            f"the environment variable {spec.api_key_env} (key of {name})", f"export {spec.api_key_env}=..."
-        )
-    return SecretStr(environment[spec.api_key_env])
+def _key(spec: ModelSpec, environment: Mapping[str, str]) -> SecretStr:
+    return SecretStr(environment[spec.api_key_env] if spec.api_key_env else NO_KEY)
 
 
 def _search(spec: ToolSpec, environment: Mapping[str, str]) -> Tool:
     if spec.provider == "tavily":
-        key = _key(spec, environment, spec.name)
-        if key is None:
-            raise ConfigError(f"{spec.name}: api_key_env is missing; expected the variable that holds Tavily's key")
-        return WebSearch(key.get_secret_value(), name=spec.name)
-    if spec.path is None:
-        raise ConfigError(f'{spec.name}: path is missing; expected a folder of documents, or provider = "tavily"')
-    path = Path(spec.path)
+        return WebSearch(_key(spec, environment).get_secret_value(), name=spec.name)
+    path = Path(spec.path or "")
     if not path.is_dir():
         return LocalSearch(path, name=spec.name)
     return LocalSearch.build(path, path / INDEX_NAME, name=spec.name)
 
 
-def _import(spec: ToolSpec) -> object:
+def _import(spec: ToolSpec) -> Any:
     module, _, attribute = (spec.target or "").partition(":")
-    if not attribute:
-        raise ConfigError(f"{spec.name}: target = {spec.target!r}; expected module:attribute")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

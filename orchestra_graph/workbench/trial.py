@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from orchestra_graph.events import Event
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.preferences import Budget
@@ -24,17 +25,22 @@ CONCURRENT = 8
 
 @dataclass(slots=True)
 class Run:
-    """One run of a task: iterate over `events` to carry it out, then ask for the `figures`."""
+    """One run of a task: ask for its `result`, or iterate over its `events` and then ask for the `figures`."""
 
     bench: Workbench
     task: Task
     world: World
     graph: Any
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncIterator[Event]:
         """The custom events of the run, as they happen."""
-        async for event in self.graph.astream(_question(self.task), stream_mode="custom"):
+        async for event in self.graph.astream(_question(self.task), context=_context(self.task), stream_mode="custom"):
             yield event
+
+    async def result(self) -> RunFigures:
+        """Carry the run out at once, and judge it."""
+        state = await self.graph.ainvoke(_question(self.task), context=_context(self.task))
+        return await self.figures(state["answer"], state["ledger"], len(state["turns"]))
 
     async def figures(self, answer: str, ledger: LedgerTotals, turns: int) -> RunFigures:
         """Judge the run that has ended with this answer."""
@@ -82,9 +88,7 @@ async def try_router(
 
     async def one(task: Task) -> RunFigures:
         async with places:
-            run = open_run(bench, router, task, run_log=run_log)
-            state = await run.graph.ainvoke(_question(task))
-            figures = await run.figures(state["answer"], state["ledger"], len(state["turns"]))
+            figures = await open_run(bench, router, task, run_log=run_log).result()
         if on_run is not None:
             on_run(task, figures)
         return figures
@@ -94,3 +98,8 @@ async def try_router(
 
 def _question(task: Task) -> dict[str, Any]:
     return {"messages": [("user", task.question)]}
+
+
+def _context(task: Task) -> dict[str, Any]:
+    """What the run log says of the task, beside its question."""
+    return {"task": {"id": task.id}}

@@ -1,13 +1,14 @@
 """What a turn costs beside the model and the tool: ours against a hand-written graph and against `create_agent`.
 
-    python tests/benchmarks/overhead.py            # 30 pairs a mode, about 3 minutes
+    python tests/benchmarks/overhead.py            # 30 pairs a mode, about 4 minutes
     python tests/benchmarks/overhead.py --pairs 5
 
-Every side runs the same fake model and the same tool, through `BaseTool.ainvoke`, for ten turns and an answer. The
-synchronous hand-written graph runs the tool on an event loop of its own, as ours does; the synchronous `create_agent`
-cannot, and calls `BaseTool.invoke`. Ours has validation, ledger and run log switched on. Sides are interleaved in one
-process with the garbage collector off; a figure is CPU time of the whole process, and a ratio is the median over pairs.
-The bars: at most 1.15 against the hand-written graph, at most 1.0 against `create_agent`.
+Every side runs the same fake model and the same tool, through `BaseTool.ainvoke`, for ten turns and an answer. Ours has
+validation, ledger and run log switched on. In mode `sync` the caller is synchronous: ours is invoked, the others run
+their async graph on one loop of the caller's. The last mode is beside the bars: there the others call `invoke`
+throughout, which cannot be cancelled at a deadline. Sides are interleaved in one process with the garbage collector
+off; a figure is CPU time of the whole process, and a ratio is the median over pairs. The bars: at most 1.15 against the
+hand-written graph, at most 1.0 against `create_agent`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
+from orchestra_graph.catalog import Catalog, ModelSpec, Price
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.tools.adapt import as_tool
+
+Side = tuple[Any, Callable[[Any], None]]
+"""A graph, and what runs it a number of times."""
 
 TURNS = 10
 CONCURRENT = 200
@@ -85,10 +91,9 @@ class MinimalState(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def minimal(*, sync: bool) -> Any:
+def minimal() -> Any:
     """The smallest graph that does the same: no validation, no ledger, no log."""
     model = FakeModel().bind_tools([lookup])
-    loop = asyncio.new_event_loop()
 
     async def agent(state: MinimalState) -> dict[str, Any]:
         return {"messages": [await model.ainvoke(state["messages"])]}
@@ -97,15 +102,27 @@ def minimal(*, sync: bool) -> Any:
         calls = state["messages"][-1].tool_calls  # type: ignore[union-attr]
         return {"messages": [await lookup.ainvoke(call) for call in calls]}
 
-    def agent_sync(state: MinimalState) -> dict[str, Any]:
+    return _compiled(agent, tools)
+
+
+def minimal_sync() -> Any:
+    """The same with `invoke` throughout: what a synchronous caller could write who has no async model or tool."""
+    model = FakeModel().bind_tools([lookup])
+
+    def agent(state: MinimalState) -> dict[str, Any]:
         return {"messages": [model.invoke(state["messages"])]}
 
-    def tools_sync(state: MinimalState) -> dict[str, Any]:
-        return loop.run_until_complete(tools(state))
+    def tools(state: MinimalState) -> dict[str, Any]:
+        calls = state["messages"][-1].tool_calls  # type: ignore[union-attr]
+        return {"messages": [lookup.invoke(call) for call in calls]}
 
+    return _compiled(agent, tools)
+
+
+def _compiled(agent: Any, tools: Any) -> Any:
     builder = StateGraph(MinimalState)
-    builder.add_node("agent", agent_sync if sync else agent)
-    builder.add_node("tools", tools_sync if sync else tools)
+    builder.add_node("agent", agent)
+    builder.add_node("tools", tools)
     builder.add_edge(START, "agent")
     builder.add_conditional_edges("agent", lambda s: "tools" if s["messages"][-1].tool_calls else END, ["tools", END])
     builder.add_edge("tools", "agent")
@@ -113,8 +130,13 @@ def minimal(*, sync: bool) -> Any:
 
 
 def ours(folder: Path) -> Any:
-    """An orchestrator with everything on."""
-    return create_orchestrator(FakeModel(), [lookup], run_log=RunLog(folder / "runs.jsonl")).compile()
+    """An orchestrator with everything on; router and tool have prices."""
+    catalog = Catalog.of(
+        [as_tool(lookup).spec.model_copy(update={"price": Price(per_call=0.001)})],
+        router=ModelSpec(model="fake", price=Price(input=1.0, output=2.0)),
+    )
+    log = RunLog(folder / "runs.jsonl")
+    return create_orchestrator(FakeModel(), [lookup], catalog=catalog, run_log=log).compile()
 
 
 def question() -> dict[str, Any]:
@@ -154,29 +176,37 @@ def cpu_ms(run: Callable[[Any], None], graph: Any, runs: int) -> float:
 
 def measure(pairs: int, folder: Path, runner: asyncio.Runner) -> dict[str, dict[str, float]]:
     """Ratios and medians of each mode."""
-    report: dict[str, dict[str, float]] = {}
-    modes: dict[str, tuple[Callable[[Any], None], int]] = {
-        "async": (lambda graph: runner.run(some(graph)), REPEAT),
-        f"{CONCURRENT} concurrent": (lambda graph: runner.run(many(graph)), CONCURRENT),
-        "sync": (some_sync, REPEAT),
+
+    def on_loop(graph: Any) -> None:
+        runner.run(some(graph))
+
+    def all_at_once(graph: Any) -> None:
+        runner.run(many(graph))
+
+    others = {"hand-written": (minimal(), on_loop), "create_agent": (create_agent(FakeModel(), [lookup]), on_loop)}
+    plain = {"hand-written": (minimal_sync(), some_sync), "create_agent": (others["create_agent"][0], some_sync)}
+    crowd = {name: (graph, all_at_once) for name, (graph, _) in others.items()}
+    modes: dict[str, tuple[int, dict[str, Side]]] = {
+        "async": (REPEAT, {"ours": (ours(folder), on_loop), **others}),
+        f"{CONCURRENT} concurrent": (CONCURRENT, {"ours": (ours(folder), all_at_once), **crowd}),
+        "sync": (REPEAT, {"ours": (ours(folder), some_sync), **others}),
+        "sync, others by invoke": (REPEAT, {"ours": (ours(folder), some_sync), **plain}),
     }
-    for mode, (run, runs) in modes.items():
-        sides = {
-            "ours": ours(folder),
-            "hand-written": minimal(sync=mode == "sync"),
-            "create_agent": create_agent(FakeModel(), [lookup]),
-        }
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for n in range(pairs + 1):
-            for side, graph in sides.items():
-                taken = cpu_ms(run, graph, runs)
-                if n:  # the first round warms up
-                    times[side].append(taken)
-        report[mode] = {side: statistics.median(values) for side, values in times.items()}
-        for other in ("hand-written", "create_agent"):
-            ratios = [a / b for a, b in zip(times["ours"], times[other], strict=True)]
-            report[mode][f"ratio to {other}"] = statistics.median(ratios)
-    return report
+    return {mode: _compare(pairs, runs, sides) for mode, (runs, sides) in modes.items()}
+
+
+def _compare(pairs: int, runs: int, sides: dict[str, Side]) -> dict[str, float]:
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for n in range(pairs + 1):
+        for side, (graph, run) in sides.items():
+            taken = cpu_ms(run, graph, runs)
+            if n:  # the first round warms up
+                times[side].append(taken)
+    figures = {side: statistics.median(values) for side, values in times.items()}
+    for other in ("hand-written", "create_agent"):
+        ratios = [a / b for a, b in zip(times["ours"], times[other], strict=True)]
+        figures[f"ratio to {other}"] = statistics.median(ratios)
+    return figures
 
 
 def main() -> None:
@@ -193,7 +223,7 @@ def main() -> None:
         return
     for mode, row in report.items():
         cells = "  ".join(f"{k} {v:.3f}{'' if 'ratio' in k else ' ms'}" for k, v in row.items())
-        print(f"{mode:16} {cells}")
+        print(f"{mode:22} {cells}")
 
 
 if __name__ == "__main__":
