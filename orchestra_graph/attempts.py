@@ -19,12 +19,14 @@ from langchain_core.runnables import Runnable
 
 from orchestra_graph.billing import is_transient, retry_after
 from orchestra_graph.catalog import Limits
+from orchestra_graph.deadlines import within
 from orchestra_graph.errors import ToolError
 from orchestra_graph.meter import Meter
 
 T = TypeVar("T")
 
 ChatModel = Runnable[LanguageModelInput, AIMessage]
+Ask = Callable[[list[BaseMessage]], Awaitable[AIMessage]]
 
 FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; doubled for each further one, up to `LONGEST_PAUSE`."""
@@ -38,21 +40,18 @@ class DeadlineError(ToolError):
         super().__init__(f"cancelled after {seconds:.1f} s: the run's time is used up")
 
 
-class TimeLimitError(ToolError):
-    """One try took longer than the tool's limit."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no reply within {seconds:g} s", retryable=True)
-
-
-async def ask(model: ChatModel, messages: list[BaseMessage]) -> AIMessage:
+async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
     """Ask a chat model; callbacks and tracing come from the context of the node, as everywhere below it.
+
+    Args:
+        model: `ainvoke` of a chat model, with whatever is bound to it.
+        messages: What it reads.
 
     Raises:
         ToolError: The server's reply holds nothing; LangChain lets that pass as a bare IndexError.
     """
     try:
-        return await model.ainvoke(messages)
+        return await model(messages)
     except IndexError as error:
         raise ToolError("the server's reply has no choices", retryable=True) from error
 
@@ -75,7 +74,7 @@ async def send(request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Lim
     while True:
         left = seconds - (time.perf_counter() - started) - meter.shift
         try:
-            result = await _within(min(limits.timeout, max(0.0, left)), request)
+            result = await within(min(limits.timeout, max(0.0, left)), request)
         except Exception as error:
             elapsed = time.perf_counter() - started + meter.shift
             if elapsed >= seconds:
@@ -92,17 +91,6 @@ async def send(request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Lim
                 # Modelled time cannot be cancelled while it passes; a late result counts as none.
                 raise DeadlineError(seconds)
             return result
-
-
-async def _within(seconds: float, request: Callable[[], Awaitable[T]]) -> T:
-    scope = asyncio.timeout(seconds)
-    try:
-        async with scope:
-            return await request()
-    except TimeoutError as error:
-        if scope.expired():
-            raise TimeLimitError(seconds) from error
-        raise
 
 
 def _pause(error: Exception, tries: int) -> float:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 import orjson
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableBinding
 from langgraph.cache.base import BaseCache
 
-from orchestra_graph.attempts import ChatModel
+from orchestra_graph.attempts import Ask, ChatModel
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.meter import Journal
 from orchestra_graph.preferences import Budget, Preferences
@@ -80,7 +81,7 @@ class Engine:
     started: set[str] = field(default_factory=set)
     """Ids of runs that began in this process and were never interrupted; the journal of any other is read."""
     _unwritten: dict[str, dict[str, Charge]] = field(default_factory=dict)
-    _bound: dict[tuple[int, int], tuple[ChatModel, BaseChatModel, list[dict[str, Any]]]] = field(default_factory=dict)
+    _bound: dict[tuple[int, int], tuple[Ask, BaseChatModel, list[dict[str, Any]]]] = field(default_factory=dict)
     _by_run: dict[str, Setup] = field(default_factory=dict)
     _by_content: dict[bytes, Setup] = field(default_factory=dict)
 
@@ -107,15 +108,15 @@ class Engine:
             budget=Budget.model_validate(run["budget"]),
         )
 
-    def bound(self, model: BaseChatModel, view: View) -> ChatModel:
-        """The model with a view's functions bound; kept as long as protocols give the same list."""
+    def asking(self, model: BaseChatModel, view: View) -> Ask:
+        """How to ask the model with a view's functions bound; kept as long as protocols give the same list."""
         if not view.tools:
-            return model
+            return model.ainvoke
         key = (id(model), id(view.tools))
         kept = self._bound.get(key)
         if kept is None:
             # Model and list are kept with it, so that their ids stay theirs.
-            kept = (model.bind_tools(view.tools), model, view.tools)
+            kept = (_unwrapped(model.bind_tools(view.tools)), model, view.tools)
             _keep(self._bound, key, kept)
         return kept[0]
 
@@ -195,6 +196,13 @@ class Engine:
         known = self.run_log.charges(run_id)
         charges |= {key: charge for key, charge in known.items() if _owner(key) == call_id} | kept
         return _next_try(charges), charges
+
+
+def _unwrapped(bound: ChatModel) -> Ask:
+    """The call behind a plain binding of arguments, which would merge an empty config at every call."""
+    if type(bound) is RunnableBinding and not bound.config and not bound.config_factories:
+        return partial(bound.bound.ainvoke, **bound.kwargs)
+    return bound.ainvoke
 
 
 def _owner(key: str) -> str:

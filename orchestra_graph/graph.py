@@ -49,7 +49,7 @@ def create_orchestrator(
     closing: str | None = None,
     fallback: BaseChatModel | Literal["rules"] | None = "rules",
     max_malformed: int = 3,
-) -> StateGraph[OrchestratorState, OrchestratorContext, OrchestratorInput, OrchestratorOutput]:
+) -> StateGraph[OrchestratorState, OrchestratorContext, Any, OrchestratorOutput]:
     """Build the graph of an orchestrator, not yet compiled.
 
     Args:

@@ -131,16 +131,28 @@ def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
 
 
 def _sum(account: _Account) -> Totals:
-    charges = account.charges.values()
+    tries: set[str] = set()
+    dollars, uncertain, seconds = [], [], []
+    sent = cached = wrote = 0
+    for key, charge in account.charges.items():
+        if charge["status"] != "cached":
+            tries.add(_try(key))
+        sent += charge.get("input_tokens", 0)
+        cached += charge.get("cached_tokens", 0)
+        wrote += charge.get("output_tokens", 0)
+        if "upper" in charge:
+            uncertain.append(charge["upper"] - charge["dollars"])
+        dollars.append(charge["dollars"])
+        seconds.append(charge["seconds"])
     return {
         "calls": account.calls,
-        "attempts": len({_try(key) for key, charge in account.charges.items() if charge["status"] != "cached"}),
-        "input_tokens": sum(charge.get("input_tokens", 0) for charge in charges),
-        "cached_tokens": sum(charge.get("cached_tokens", 0) for charge in charges),
-        "output_tokens": sum(charge.get("output_tokens", 0) for charge in charges),
-        "dollars": fsum(charge["dollars"] for charge in charges),
-        "uncertain_dollars": fsum(charge.get("upper", charge["dollars"]) - charge["dollars"] for charge in charges),
-        "seconds": fsum(charge["seconds"] for charge in charges),
+        "attempts": len(tries),
+        "input_tokens": sent,
+        "cached_tokens": cached,
+        "output_tokens": wrote,
+        "dollars": fsum(dollars),
+        "uncertain_dollars": fsum(uncertain),
+        "seconds": fsum(seconds),
         "wall_seconds": account.wall_seconds,
     }
 

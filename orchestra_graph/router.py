@@ -170,7 +170,7 @@ class _Deciding:
 
     async def _ask(self, view: View, meter: Meter) -> AIMessage:
         fallback = self._engine.fallback if self._by == "fallback" else None
-        router = self._engine.bound(fallback or self._engine.router, view)
+        router = self._engine.asking(fallback or self._engine.router, view)
 
         async def attempt() -> AIMessage:
             with meter.request(view.tokens) as answered:

@@ -19,7 +19,7 @@ LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "text", "toml_lines", "portal", "turns"),
-    ("catalog", "billing", "node"),
+    ("catalog", "billing", "deadlines", "node"),
     ("catalog_file", "prices", "preferences"),
     ("ledger", "wish"),
     ("state", "events"),

@@ -87,7 +87,8 @@ def test_interrupt_cancels_the_coroutine_and_leaves_the_loop_usable() -> None:
             raise
 
     portal = Portal()
-    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    # As Ctrl-C does it: to the main thread, which then leaves its wait.
+    timer = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         portal.run(wait())

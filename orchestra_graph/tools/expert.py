@@ -101,7 +101,7 @@ class Expert(Tool):
     async def run(self, request: Request) -> Result:
         """Ask the model, then do what the role asks for with its reply."""
         messages: list[BaseMessage] = [SystemMessage(self._prompt), HumanMessage(prompt_text(request))]
-        reply = await ask(self._model, messages)
+        reply = await ask(self._model.ainvoke, messages)
         text = _THOUGHT.sub("", reply.text).strip()
         if not text:
             raise ToolError("the expert's reply is empty", retryable=True)
