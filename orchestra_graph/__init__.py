@@ -6,6 +6,8 @@ graph = create_orchestrator(Rules(), [Expert(model, name="strong")]).compile()
 state = graph.invoke({"messages": [("user", "What is the capital of France?")]})
 """
 
+import langgraph.types  # noqa: F401  (first, from here: deep in the import stack CPython takes 0.1 s longer for it)
+
 from orchestra_graph.catalog import Catalog, Latency, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import (
     CatalogError,

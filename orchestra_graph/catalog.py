@@ -184,6 +184,11 @@ class ToolSpec(ModelSpec):
         """Compiled check of arguments."""
         return compile_schema(self.parameters)
 
+    def completed_by(self, own: ToolSpec) -> ToolSpec:
+        """This line, with the fields that it does not state taken from the tool's own."""
+        stated = own.model_dump(exclude_unset=True) | self.model_dump(exclude_unset=True)
+        return ToolSpec.model_validate(stated)
+
     @property
     def required(self) -> list[str]:
         """Names of the required arguments."""

@@ -386,4 +386,4 @@ def _nearest(key: object, known: Iterable[str]) -> str:
     parts = [f'did you mean "{close[0]}"?'] if close else []
     if names and (len(names) <= 12 or not close):
         parts.append(f"expected one of {', '.join(names)}")
-    return " ".join(parts)
+    return " ".join(parts) or "expected nothing here: there is no other"

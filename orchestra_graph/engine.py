@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from langchain_core.language_models import BaseChatModel
@@ -31,20 +31,23 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-FINAL_ANSWER_SPEC: Final = ToolSpec(
-    name=FINAL_ANSWER,
-    kind="function",
-    description="Gives the final answer to the user and ends the run.",
-    parameters={
-        "type": "object",
-        "properties": {"answer": {"type": "string", "description": "The answer, complete in itself."}},
-        "required": ["answer"],
-        "additionalProperties": False,
-    },
-    price=Price(),
-    terminal=True,
-)
-"""Added where no tool of the catalog is terminal: the router answers by itself."""
+@cache
+def final_answer_spec() -> ToolSpec:
+    """The tool by which a router answers by itself; added where no tool of the catalog is terminal."""
+    answer = {"type": "string", "description": "The answer, complete in itself."}
+    return ToolSpec(
+        name=FINAL_ANSWER,
+        kind="function",
+        description="Gives the final answer to the user and ends the run.",
+        parameters={
+            "type": "object",
+            "properties": {"answer": answer},
+            "required": ["answer"],
+            "additionalProperties": False,
+        },
+        price=Price(),
+        terminal=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Engine:
         preferences = Preferences.model_validate(run["preferences"])
         catalog = preferences.apply(self.catalog)
         if not catalog.terminals:  # those there were must never be called
-            catalog = Catalog.of([*catalog.tools.values(), FINAL_ANSWER_SPEC], router=catalog.router)
+            catalog = Catalog.of([*catalog.tools.values(), final_answer_spec()], router=catalog.router)
         return Setup(
             catalog=catalog,
             preferences=preferences,
@@ -131,7 +134,7 @@ class Engine:
             "catalog_hash": run["catalog_hash"],
             "preferences": run["preferences"],
             "budget": run["budget"],
-            "policy": {"name": self.router.get_name()},
+            "policy": {"name": self.catalog.router.model or self.router.get_name()},
             "protocol": self.protocol.name,
             "versions": versions(),
         }

@@ -15,7 +15,7 @@ from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from orchestra_graph.attempts import DeadlineError, send
-from orchestra_graph.billing import describe
+from orchestra_graph.billing import describe, is_refusal, is_transient
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
@@ -129,7 +129,8 @@ class Execution:
                 raise
             except Exception as error:
                 errors.append(f"{prefix}{describe(error)}")
-                if not isinstance(error, ToolError):
+                if not (isinstance(error, ToolError) or is_refusal(error) or is_transient(error)):
+                    # Not a provider's failure: most likely a mistake in the tool itself, whose place is worth knowing.
                     _log.warning("tool %s failed", name, exc_info=error)
                 if isinstance(error, DeadlineError):
                     break

@@ -16,7 +16,7 @@ from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import Catalog, ModelSpec
-from orchestra_graph.engine import FINAL_ANSWER_SPEC, Engine
+from orchestra_graph.engine import Engine, final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
 from orchestra_graph.lifecycle import ClosingNode
@@ -148,11 +148,11 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
             f"the catalog has {', '.join(map(repr, missing))} without a tool; pass it, or restrict the catalog to: "
             + ", ".join(n for n in given if n in tools)
         )
-    lines = {name: given.get(name, tool.spec) for name, tool in tools.items()}
+    lines = {name: given[name].completed_by(tool.spec) if name in given else tool.spec for name, tool in tools.items()}
     order = [*given, *(name for name in lines if name not in given)]
     specs = [lines[name] for name in order]
     if not any(spec.terminal for spec in specs):
-        specs.append(FINAL_ANSWER_SPEC)
+        specs.append(final_answer_spec())
     router_spec = catalog.router if catalog is not None and catalog.router.model else _router_spec(catalog, router)
     return _priced(Catalog.of(specs, router=router_spec))
 

@@ -32,7 +32,7 @@ from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
 
-NO_ANSWER: Final = "No answer: the budget was used up before any tool brought a result."
+NO_ANSWER: Final = "No answer: no tool brought a result before the run ended."
 
 _EVIDENCE_SHOWN: Final = 1000
 """Tokens of the newest result that stand as the answer when no tool can be paid to write one."""

@@ -7,6 +7,9 @@ it.
 
 Meters nest: a tool may be an orchestrator with meters of its own. Only the innermost meter writes a charge, and
 hands it up when its call is over, so nothing is counted twice.
+
+Left out: threads that a tool starts without a copy of its context; `ContextThreadPoolExecutor` of
+`langchain_core.runnables.config` copies it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -129,7 +132,6 @@ class Meter(BaseCallbackHandler):
         self._own: _Open | None = None
         self._requests: dict[UUID | str, _Open] = {}
         self._count = 0
-        self._nested = 0
         self._outer = _current.get()
 
     @property
@@ -144,7 +146,7 @@ class Meter(BaseCallbackHandler):
         self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
         if self._journal:
             self._journal(key, self.tool, self.spec.price.dollars(calls=1))
-        token, handler = self._enter(), _handler.set(self)
+        tokens = _current.set(self), _handler.set(self)
         try:
             yield
         except BaseException as error:
@@ -153,8 +155,8 @@ class Meter(BaseCallbackHandler):
         else:
             self._close(None)
         finally:
-            _handler.reset(handler)
-            self._leave(token)
+            _current.reset(tokens[0])
+            _handler.reset(tokens[1])
 
     @contextmanager
     def request(self, tokens: int) -> Iterator[Callable[[AIMessage], None]]:
@@ -167,25 +169,14 @@ class Meter(BaseCallbackHandler):
         """
         request = self._open_request(self._next_key() + ".0", self.spec.model, tokens)
         self._requests[request.key] = request
-        token = self._enter()
+        token = _current.set(self)
         try:
             yield lambda reply: self._answered(request.key, reply, "")
         except BaseException as error:
             self._failed(request.key, error)
             raise
         finally:
-            self._leave(token)
-
-    def _enter(self) -> Token[Meter | None]:
-        """Become the innermost meter of this context."""
-        if self._outer is not None:
-            self._outer._nested += 1
-        return _current.set(self)
-
-    def _leave(self, token: Token[Meter | None]) -> None:
-        _current.reset(token)
-        if self._outer is not None:
-            self._outer._nested -= 1
+            _current.reset(token)
 
     def report(self, seconds: float, dollars: float) -> None:
         """See `report`: goes to the newest model request under way, else to the call itself."""
@@ -253,10 +244,7 @@ class Meter(BaseCallbackHandler):
         self._failed(run_id, error)
 
     def _start(self, run_id: UUID, prompt: Any, metadata: dict[str, Any] | None) -> None:
-        current = _current.get()
-        # In a thread that was started without a copy of the context no meter is current: then this one is meant, unless
-        # a nested one is at work.
-        if current is self or (current is None and not self._nested):
+        if _current.get() is self:
             key = f"{self.call_id}#{self._try}.{self._count}"
             self._count += 1
             self._requests[run_id] = self._open_request(key, (metadata or {}).get("ls_model_name"), prompt)

@@ -34,7 +34,11 @@ def read(path: Path) -> tuple[list[Trajectory], ReadReport]:
 
 
 def spools(path: Path) -> list[str]:
-    return sorted(file.name for file in Path(f"{path}.spool").glob("*"))
+    return sorted(file.name for file in Path(f"{path}.spool").glob("*.jsonl"))
+
+
+def spares(path: Path) -> list[Path]:
+    return sorted(Path(f"{path}.spool").glob("*.spare"))
 
 
 def tear(path: Path, cut: int = 20) -> None:

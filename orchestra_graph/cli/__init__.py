@@ -17,7 +17,7 @@ from orchestra_graph.cli.ask import ask
 from orchestra_graph.cli.check import check
 from orchestra_graph.cli.demo import demo
 from orchestra_graph.cli.runs import runs
-from orchestra_graph.cli.terminal import print_error
+from orchestra_graph.cli.terminal import accept_any_text, print_error
 from orchestra_graph.errors import OrchestraError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def main() -> None:
     """Entry point: errors raised on purpose become one line on stderr."""
     # The turns show what failed; without a handler Python would print the library's log, tracebacks among it.
     logging.getLogger("orchestra_graph").addHandler(logging.NullHandler())
+    accept_any_text()
     try:
         app()
     except OrchestraError as error:

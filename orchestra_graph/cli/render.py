@@ -84,7 +84,7 @@ def _show_answer(console: Console, event: AnswerEvent) -> None:
     if "\n" in answer:
         console.print(label)
         # Not through the renderer: it would wrap long lines and turn tabs into spaces, and an answer may be code.
-        console.out(answer, highlight=False)
+        print(answer, file=console.file)
     else:
         console.print(Text.assemble(label, "  ", answer), soft_wrap=True)
     ledger = event["ledger"]

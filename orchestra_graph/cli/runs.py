@@ -30,6 +30,7 @@ _NARROW: Final = 110
 """Columns below which the list leaves some out."""
 _COLUMNS: Final = ("run", "started", "router", "turns", "dollars", "seconds", "ended", "question", "answer")
 _NARROW_COLUMNS: Final = ("run", "started", "dollars", "seconds", "ended", "question")
+_TEXTS: Final = ("question", "answer")
 _NUMBERS: Final = ("turns", "dollars", "seconds")
 
 Log = Annotated[Path, typer.Argument(help="A run log: *.jsonl or *.jsonl.zst.", show_default=False)]
@@ -123,17 +124,11 @@ def _print_list(output: Console, rows: list[dict[str, str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     columns = _COLUMNS if output.width >= _NARROW else _NARROW_COLUMNS
     for name in columns:
-        text = name in ("question", "answer")
-        table.add_column(
-            name,
-            justify="right" if name in _NUMBERS else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            # Only these two give way when the terminal is narrow.
-            min_width=10 if text else max(len(name), *(len(row[name]) for row in rows)),
-        )
+        # Question and answer give way where the terminal is narrow; each stays one line.
+        gives_way = name in _TEXTS
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=not gives_way)
     for row in rows:
-        table.add_row(*(Text(row[name]) for name in columns))
+        table.add_row(*(Text(row[name], no_wrap=True, overflow="ellipsis") for name in columns))
     output.print(table)
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from io import TextIOWrapper
 from typing import Any, Final
 
 from rich.console import Console
@@ -28,6 +29,13 @@ _UNSAFE: Final = re.compile(
     "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that turn the direction of text
     "\ud800-\udfff]"  # lone surrogates, which no encoding holds
 )
+
+
+def accept_any_text() -> None:
+    """Let stdout and stderr print what their encoding lacks as `?`, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -40,7 +40,7 @@ ANSWERED_BY: Final = "(answered by {name}, in place of the tool called)\n"
 NO_TEXT: Final = "(no text)"
 """Stands for an empty reply, which some servers refuse to read back."""
 
-_KEPT_VIEWS: Final = 256
+_KEPT_VIEWS: Final = 1024
 """Runs whose messages are kept for their next turn."""
 
 _REASON_SHOWN: Final = 500

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,25 +38,71 @@ class Line:
     """Its text, or None for a frame that cannot be decompressed."""
 
 
-def append(path: Path, line: bytes) -> None:
-    """Append one record under the file's lock.
+class Appender:
+    """A file of records that any number of threads and processes append to; it stays open between records.
+
+    A file that was moved, deleted or replaced since the last record is left; the next record goes where the path leads.
 
     Args:
-        path: The log; made when it is not there, its folder too.
-        line: The record, ending in a newline.
-
-    Raises:
-        OSError: The record could not be written, or only a part of it.
+        path: Made when the first record is written, its folder too.
     """
-    packed = _compress(line) if path.suffix == COMPRESSED else None
-    descriptor = open_to_append(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if packed is None and _is_torn(descriptor):
-            line = b"\n" + line
-        write_all(descriptor, line if packed is None else packed)
-    finally:
-        os.close(descriptor)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()  # threads share the descriptor, so `flock` does not keep them apart
+        self._pid = os.getpid()
+        self._descriptor: int | None = None
+        self._opened: tuple[int, int] | None = None
+        """Device and inode of the open file."""
+
+    def __del__(self) -> None:
+        self._close()
+
+    def append(self, line: bytes) -> None:
+        """Append one record under the file's lock.
+
+        Args:
+            line: The record, ending in a newline.
+
+        Raises:
+            OSError: The record could not be written, or only a part of it.
+        """
+        packed = _compress(line) if self.path.suffix == COMPRESSED else None
+        if self._pid != os.getpid():  # a fork: its parent's lock on the file would be its own
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            self._close()
+        with self._lock:
+            descriptor = self._current()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                if packed is None and _is_torn(descriptor):
+                    line = b"\n" + line
+                write_all(descriptor, line if packed is None else packed)
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _current(self) -> int:
+        """Descriptor of the file that has the path now."""
+        if self._descriptor is not None:
+            try:
+                found = _identity(os.stat(self.path))
+            except FileNotFoundError:
+                found = None
+            if found == self._opened:
+                return self._descriptor
+            self._close()
+        descriptor = self._descriptor = open_to_append(self.path, os.O_RDWR)
+        self._opened = _identity(os.fstat(descriptor))
+        return descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
 
 
 def open_to_append(path: Path | str, mode: int = os.O_WRONLY) -> int:

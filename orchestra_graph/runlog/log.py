@@ -23,7 +23,7 @@ from typing import Any
 
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, dump
-from orchestra_graph.runlog.files import COMPRESSED, append
+from orchestra_graph.runlog.files import COMPRESSED, Appender
 from orchestra_graph.runlog.spool import Record, Spool
 from orchestra_graph.turns import Charge, Turn
 
@@ -39,6 +39,7 @@ class RunLog:
     def __init__(self, path: str | Path, *, compress: bool = False) -> None:
         name = str(path)
         self.path = Path(f"{name}{COMPRESSED}" if compress and not name.endswith(COMPRESSED) else name)
+        self._lines = Appender(self.path)
         self._spool = Spool(spool_folder(self.path))
 
     def journal(self, run_id: str, record: Mapping[str, Any]) -> None:
@@ -77,7 +78,7 @@ class RunLog:
         named = captures_named(trajectory["turns"])
         journal = self._spool.read(run_id) if named else None
         captures = {} if journal is None else {record["id"]: record for record in journal.of("capture")}
-        write_run(self.path, run_id, trajectory, {id: captures[id] for id in named if id in captures})
+        write_run(self._lines, run_id, trajectory, {id: captures[id] for id in named if id in captures})
         self._spool.remove(run_id)
 
 
@@ -91,7 +92,7 @@ def captures_named(turns: Iterable[Turn]) -> list[str]:
     return [id for turn in turns for id in turn.get("captures", ())]
 
 
-def write_run(path: Path, run_id: str, trajectory: Mapping[str, Any], captures: Mapping[str, Record]) -> None:
+def write_run(log: Appender, run_id: str, trajectory: Mapping[str, Any], captures: Mapping[str, Record]) -> None:
     """Append one run's line.
 
     Raises:
@@ -101,6 +102,6 @@ def write_run(path: Path, run_id: str, trajectory: Mapping[str, Any], captures: 
     head = {"version": TRAJECTORY_VERSION, "run_id": run_id}
     plain = {id: {key: value for key, value in record.items() if key != "kind"} for id, record in captures.items()}
     try:
-        append(path, dump({**head, **trajectory, **head, "captures": plain}))
+        log.append(dump({**head, **trajectory, **head, "captures": plain}))
     except OSError as error:
-        raise RunLogError(f"{path}: cannot be written: {error.strerror}") from error
+        raise RunLogError(f"{log.path}: cannot be written: {error.strerror}") from error

@@ -20,10 +20,11 @@ from typing import Any, cast
 
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.ledger import totals
+from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.log import captures_named, spool_folder, write_run
 from orchestra_graph.runlog.read import find_runs
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_graph.runlog.spool import Journal, Record, is_running, read_journal
+from orchestra_graph.runlog.spool import SPARE, Journal, Record, is_running, read_journal
 from orchestra_graph.turns import Charge, Decision, Turn, merge_turns
 
 _EMPTY_SECONDS = 60
@@ -68,13 +69,15 @@ def repair(path: str | Path, *, older_than: float | None = None) -> RepairReport
             raise RunLogError(f"{log}: no such run log, and no spool beside it")
         return report
     with _only_one(folder):
-        leftover = [(file, read_journal(file)) for file in sorted(folder.glob("*.jsonl")) if not _drop_empty(file)]
-        dead = [(file, j) for file, j in leftover if _is_over(file, j, older_than, report)]
-        logged = find_runs(log, {journal.run_id for _, journal in dead}) if dead and log.exists() else {}
-        for file, journal in dead:
-            report.torn += journal.torn
-            _fold(log, journal, logged.get(journal.run_id), report)
-            file.unlink()
+        for file in folder.glob(f"*{SPARE}"):  # a process that still runs makes new ones
+            file.unlink(missing_ok=True)
+        dead = [leftover for leftover in _leftovers(folder) if _is_over(leftover, older_than, report)]
+        logged = find_runs(log, {leftover.journal.run_id for leftover in dead}) if dead and log.exists() else {}
+        lines = Appender(log)
+        for leftover in dead:
+            report.torn += leftover.journal.torn
+            _fold(lines, leftover.journal, logged.get(leftover.journal.run_id), report)
+            leftover.file.unlink(missing_ok=True)
     return report
 
 
@@ -89,22 +92,38 @@ def _only_one(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _drop_empty(file: Path) -> bool:
-    """Whether the file was made by a process that died before it wrote; one that was just made may be written yet."""
-    stat = file.stat()
-    empty = stat.st_size == 0 and time.time() - stat.st_mtime > _EMPTY_SECONDS
-    if empty:
-        file.unlink()
-    return empty
+@dataclass(frozen=True, slots=True)
+class _Leftover:
+    file: Path
+    age: float
+    """Seconds since the last record."""
+    journal: Journal
 
 
-def _is_over(file: Path, journal: Journal, older_than: float | None, report: RepairReport) -> bool:
+def _leftovers(folder: Path) -> list[_Leftover]:
+    """The journals of runs that have not ended."""
+    found = []
+    for file in sorted(folder.glob("*.jsonl")):
+        try:
+            stat = file.stat()
+            age = time.time() - stat.st_mtime
+            if stat.st_size == 0 and age > _EMPTY_SECONDS:
+                file.unlink()  # its process died before it wrote; one that was just made may be written yet
+            else:
+                found.append(_Leftover(file, age, read_journal(file)))
+        except FileNotFoundError:  # the run ended meanwhile
+            continue
+    return found
+
+
+def _is_over(leftover: _Leftover, older_than: float | None, report: RepairReport) -> bool:
+    journal = leftover.journal
     owners = journal.of("owner")
     running = is_running(owners[-1]) if owners else None
     if running:
         report.running.append(journal.run_id)
         return False
-    if older_than is not None and time.time() - file.stat().st_mtime > older_than:
+    if older_than is not None and leftover.age > older_than:
         return True
     if running is None:
         report.unclear.append(journal.run_id)
@@ -115,7 +134,7 @@ def _is_over(file: Path, journal: Journal, older_than: float | None, report: Rep
     return True
 
 
-def _fold(log: Path, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
+def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
     """Write the run's line, on top of what an earlier line of the same run holds."""
     if logged is not None and logged.ended == "answered":
         report.finished.append(journal.run_id)

@@ -1,7 +1,13 @@
 """What runs have journalled so far: one file a run in a folder beside the log.
 
 Each record is appended by one `write` and begins with a newline, so that a record torn by a crash does not spoil the
-one after it. The first record of a process says which process it is: `repair` must not fold a run that goes on.
+one after it. The first record of a process says which process it is: `repair` must not fold a run that goes on. A
+process that takes up another's run appends to the same file. Two that go on with one run at once are not kept apart.
+
+To make and delete a file costs more than all the writes of a run: ext4, for one, passes by each file that was deleted
+in the last seconds when it makes one. So a process keeps its files. Each has a name of its own, `*.spare`; a run's name
+is a hard link to it, made when the run has its first record and dropped at its end, when the file is emptied for the
+next run. Whoever finds a spare name may delete it: a process that misses one makes another.
 """
 
 from __future__ import annotations
@@ -10,18 +16,24 @@ import hashlib
 import os
 import platform
 import re
+import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from orchestra_graph.runlog.encoding import dump, load
 from orchestra_graph.runlog.files import open_to_append, write_all
 
+SPARE = ".spare"
+"""Suffix of the names under which processes keep files for their next runs."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _MOST_OPEN = 256
-"""Files kept open at a time; far below the usual limit of a process, 1,024."""
+"""Files kept open at a time, by runs and for the next ones; far below the usual limit of a process, 1,024."""
 
 Record = dict[str, Any]
 
@@ -49,11 +61,18 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()
         self._owner = this_process()
         self._open: dict[str, int] = {}
+        """Descriptors by run."""
+        self._free: list[int] = []
+        """Descriptors of empty files."""
+        self._spares: dict[int, str] = {}
+        """Names that this process gave to its files, by descriptor."""
+        weakref.finalize(self, _drop_names, self._spares, self._owner)
 
     def __del__(self) -> None:
-        for descriptor in self._open.values():
+        for descriptor in (*self._open.values(), *self._free):
             os.close(descriptor)
 
     def append(self, run_id: str, record: Mapping[str, Any]) -> None:
@@ -62,21 +81,11 @@ class Spool:
         Raises:
             OSError: It could not be written.
         """
-        if self._owner["pid"] != os.getpid():  # a fork: its runs are its own
-            self._owner = this_process()
-            while self._open:
-                os.close(self._open.popitem()[1])
-        write_all(self._descriptor(run_id), b"\n" + dump(record))
-
-    def _descriptor(self, run_id: str) -> int:
-        """The run's file, kept open between records; a process that opens it says first who it is."""
-        descriptor = self._open.get(run_id)
-        if descriptor is None:
-            while len(self._open) >= _MOST_OPEN:
-                os.close(self._open.pop(next(iter(self._open))))
-            descriptor = self._open[run_id] = open_to_append(self._file(run_id))
-            write_all(descriptor, b"\n" + dump({"kind": "owner", "run_id": run_id, **self._owner}))
-        return descriptor
+        line = b"\n" + dump(record)
+        self._notice_fork()
+        with self._lock:
+            descriptor = self._open.get(run_id)
+            write_all(self._take(run_id) if descriptor is None else descriptor, line)
 
     def read(self, run_id: str) -> Journal | None:
         """A run's journal, or None where there is none."""
@@ -87,15 +96,90 @@ class Spool:
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
-        descriptor = self._open.pop(run_id, None)
-        if descriptor is not None:
+        self._notice_fork()
+        with self._lock:
+            _unlink(self._file(run_id))
+            descriptor = self._open.pop(run_id, None)
+            if descriptor is not None:
+                self._recycle(descriptor)
+
+    def _notice_fork(self) -> None:
+        """In a forked process, let go of what the parent has open: a child's runs are its own."""
+        if self._owner["pid"] != os.getpid():
+            self._lock = threading.Lock()  # another thread of the parent may have held it
+            self._owner.update(this_process())
+            self._spares.clear()
+            while self._open:
+                os.close(self._open.popitem()[1])
+            while self._free:
+                os.close(self._free.pop())
+
+    def _take(self, run_id: str) -> int:
+        """Open a file for the run, kept open between records. It says first whose it is."""
+        owner = b"\n" + dump({"kind": "owner", "run_id": run_id, **self._owner})
+        descriptor = self._free.pop() if self._free else self._make()
+        while len(self._open) + len(self._free) >= _MOST_OPEN:
+            self._close(self._free.pop() if self._free else self._open.pop(next(iter(self._open))))
+        try:
+            write_all(descriptor, owner)
+            os.link(self._spares[descriptor], self._file(run_id))
+        except FileNotFoundError:  # the spare name was deleted
+            self._close(descriptor)
+            descriptor = self._by_name(run_id, owner)
+        except OSError:  # the run has a file already, or there are no hard links here
+            self._recycle(descriptor)
+            descriptor = self._by_name(run_id, owner)
+        self._open[run_id] = descriptor
+        return descriptor
+
+    def _by_name(self, run_id: str, owner: bytes) -> int:
+        descriptor = open_to_append(self._file(run_id))
+        try:
+            write_all(descriptor, owner)
+        except OSError:
             os.close(descriptor)
-        Path(self._file(run_id)).unlink(missing_ok=True)
+            raise
+        return descriptor
+
+    def _make(self) -> int:
+        name = f"{self.folder}/{uuid4().hex}{SPARE}"
+        descriptor = open_to_append(name)
+        self._spares[descriptor] = name
+        return descriptor
+
+    def _recycle(self, descriptor: int) -> None:
+        """Keep one of our own files for the next run."""
+        if descriptor in self._spares:
+            os.ftruncate(descriptor, 0)
+            self._free.append(descriptor)
+        else:
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        """Close a file; what a run has written stays under the run's name."""
+        name = self._spares.pop(descriptor, None)
+        if name is not None:
+            _unlink(name)
+        os.close(descriptor)
 
     def _file(self, run_id: str) -> str:
         """A file name for any run id: the id itself where it can be one."""
         name = run_id if _FILE_NAME.fullmatch(run_id) else hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()
         return f"{self.folder}/{name}.jsonl"
+
+
+def _drop_names(spares: dict[int, str], owner: Record) -> None:
+    """Delete the spare names of a spool that is gone, unless they are those of the process that forked this one."""
+    if owner["pid"] == os.getpid():
+        for name in spares.values():
+            _unlink(name)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:  # somebody deleted it before
+        return
 
 
 def read_journal(path: Path | str) -> Journal:

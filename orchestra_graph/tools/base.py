@@ -62,7 +62,7 @@ class Tool(ABC):
 
     Attributes:
         spec: Name, description, parameters, price and limits. A catalog given to the graph overrides it by name.
-        reads_evidence: Whether `Request.evidence` is filled. It travels with every call, so only for tools that read it.
+        reads_evidence: Whether `Request.evidence` is filled; it travels with every call, so only where it is read.
     """
 
     spec: ToolSpec

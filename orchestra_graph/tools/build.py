@@ -49,7 +49,7 @@ def build_tools(catalog: Catalog, environment: Mapping[str, str]) -> list[Tool]:
     tools: list[Tool] = []
     for line in catalog.tools.values():
         tool = retrievers.get(line.name) or _build(line, environment, retriever)
-        tool.spec = _completed(line, tool.spec)
+        tool.spec = line.completed_by(tool.spec)
         tools.append(tool)
     return tools
 
@@ -143,12 +143,6 @@ def _build(line: ToolSpec, environment: Mapping[str, str], retriever: Tool | Non
             return CodeInterpreter(name=line.name)
         return CodeInterpreter(name=line.name, timeout=SANDBOX_SHARE * line.limits.timeout)
     return as_tool(_import(line))
-
-
-def _completed(line: ToolSpec, own: ToolSpec) -> ToolSpec:
-    """The catalog's line with what it leaves out and only the tool knows."""
-    given = line.model_dump(exclude_unset=True)
-    return ToolSpec.model_validate({"description": own.description, "parameters": own.parameters, **given})
 
 
 def _chat_model(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:

@@ -97,10 +97,12 @@ class Family(ABC, Generic[P]):
 
     def read(self, question: str) -> P | None:
         """Read a question of either split; None if it is none of this family."""
-        for frame in self.frames.matches(question):
-            problem = self.parse(frame["ask"])
-            if problem is not None:
-                return problem
+        # People leave the last mark out.
+        for text in (question, f"{question}?", f"{question}."):
+            for frame in self.frames.matches(text):
+                problem = self.parse(frame["ask"])
+                if problem is not None:
+                    return problem
         return None
 
 

@@ -1,0 +1,132 @@
+"""Tools and routers from a catalog file, and what is said where something is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+from orchestra_graph import Catalog, ChatVLLM, CodeInterpreter, Expert, LocalSearch, ModelSpec, Request, ToolSpec
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.tools.build import build_router, build_tools, what_is_missing
+
+KEYS = {"KEY": "secret"}
+
+
+@tool
+def shout(text: str) -> str:
+    """Says a text loudly."""
+    return text.upper()
+
+
+def of(*specs: ToolSpec) -> Catalog:
+    return Catalog.of(specs)
+
+
+def expert(name: str = "large", **fields: object) -> ToolSpec:
+    return ToolSpec.model_validate({"name": name, "kind": "expert", "model": "m", "api_key_env": "KEY", **fields})
+
+
+async def test_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "ada.md").write_text("# Ada\n\nAda Lovelace was born in London.")
+    tools = build_tools(
+        of(
+            expert("finder", role="search", description="Finds."),
+            expert("large", terminal=True),
+            ToolSpec(name="docs", kind="search", path=str(tmp_path), description="About Ada."),
+            ToolSpec(name="run", kind="code"),
+            ToolSpec(name="shout", kind="function", target="tests.test_build:shout"),
+        ),
+        KEYS,
+    )
+    assert [each.spec.name for each in tools] == ["finder", "large", "docs", "run", "shout"]
+    finder, large, docs, run, shouter = tools
+    assert isinstance(finder, Expert)
+    assert isinstance(large, Expert)
+    assert isinstance(docs, LocalSearch)
+    assert isinstance(run, CodeInterpreter)
+    assert large.spec.terminal
+    found = await docs.run(Request(args={"query": "Lovelace"}, question="", call_id="c"))
+    assert "born in London" in found.content
+    assert (await shouter.run(Request(args={"text": "hi"}, question="", call_id="c"))).content == "HI"
+
+
+async def test_a_line_leaves_parameters_and_description_to_the_tool() -> None:
+    own = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    bare, told = build_tools(
+        of(
+            ToolSpec(name="shout", kind="function", target="tests.test_build:shout"),
+            ToolSpec(
+                name="cry", kind="function", target="tests.test_build:shout", description="Cries.", parameters=own
+            ),
+        ),
+        {},
+    )
+    assert bare.spec.description == "Says a text loudly."
+    assert bare.spec.required == ["text"]
+    assert told.spec.description == "Cries."
+    assert told.spec.parameters == own
+
+
+async def test_a_program_stops_before_its_call_does() -> None:
+    [run] = build_tools(of(ToolSpec.model_validate({"name": "run", "kind": "code", "limits": {"timeout": 1}})), {})
+    result = await run.run(Request(args={"code": "while True: pass"}, question="", call_id="c"))
+    assert result.artifacts[0]["timed_out"]
+    assert result.artifacts[0]["seconds"] < 1
+
+
+def test_router() -> None:
+    served = build_router(ModelSpec(model="m", base_url="http://127.0.0.1:1/v1"), {})
+    assert isinstance(served, ChatVLLM)
+    bought = build_router(ModelSpec(model="gpt-5", api_key_env="KEY"), KEYS)
+    assert isinstance(bought, ChatOpenAI)
+    assert not isinstance(bought, ChatVLLM)
+    assert bought.max_retries == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        (expert(model=None), "large: model is missing; expected the model's name at its provider"),
+        (expert(api_key_env=None), "large: expected api_key_env"),
+        (expert(provider="anthropic"), "large: provider = 'anthropic' needs base_url"),
+        (
+            expert(api_key_env="NO_KEY"),
+            "the environment variable NO_KEY (key of large) is missing; fix: export NO_KEY=",
+        ),
+        (expert(role="search"), 'large: role = "search" needs a line of kind = "search"'),
+        (ToolSpec(name="web", kind="search", provider="tavily"), "web: api_key_env is missing"),
+        (ToolSpec(name="web", kind="search", provider="bing"), "web: provider = 'bing'; expected \"tavily\""),
+        (ToolSpec(name="docs", kind="search"), "docs: path is missing"),
+        (ToolSpec(name="docs", kind="search", path="/nowhere"), "docs: path = '/nowhere' is not there"),
+        (ToolSpec(name="f", kind="function"), "f: target = None; expected module:attribute"),
+        (ToolSpec(name="f", kind="graph", target="module"), "f: target = 'module'; expected module:attribute"),
+        (ToolSpec(name="m", kind="mcp"), 'm: kind = "mcp" is not built from a file'),
+    ],
+)
+def test_what_is_missing(line: ToolSpec, missing: str) -> None:
+    [problem] = what_is_missing({line.name: line}, KEYS)
+    assert problem.startswith(missing)
+    with pytest.raises(ConfigError) as error:
+        build_tools(of(line), KEYS)
+    assert str(error.value) == problem
+
+
+def test_what_several_lines_miss_is_said_once() -> None:
+    lines = {"router": ModelSpec(model="r", api_key_env="K"), "a": expert("a", api_key_env="K"), "b": expert("b")}
+    assert what_is_missing(lines, KEYS) == [
+        "the environment variable K (key of router, a) is missing; fix: export K=..."
+    ]
+
+
+def test_a_router_needs_a_model() -> None:
+    with pytest.raises(ConfigError, match="router: model is missing"):
+        build_router(ModelSpec(), {})
+
+
+@pytest.mark.parametrize("target", ["no_such_module:f", "os:no_such_function"])
+def test_a_target_that_cannot_be_imported(target: str) -> None:
+    with pytest.raises(ConfigError, match=f"f: target = '{target}' cannot be imported"):
+        build_tools(of(ToolSpec(name="f", kind="function", target=target)), {})
