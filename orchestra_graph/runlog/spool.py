@@ -61,7 +61,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # a thread may close the file of another one's run
         self._owner = this_process()
         self._open: dict[str, int] = {}
         """Descriptors by run."""
@@ -82,7 +82,8 @@ class Spool:
             OSError: It could not be written.
         """
         line = b"\n" + dump(record)
-        self._notice_fork()
+        if self._owner["pid"] != os.getpid():
+            self._start_over()
         with self._lock:
             descriptor = self._open.get(run_id)
             write_all(self._take(run_id) if descriptor is None else descriptor, line)
@@ -96,23 +97,23 @@ class Spool:
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
-        self._notice_fork()
+        if self._owner["pid"] != os.getpid():
+            self._start_over()
         with self._lock:
             _unlink(self._file(run_id))
             descriptor = self._open.pop(run_id, None)
             if descriptor is not None:
                 self._recycle(descriptor)
 
-    def _notice_fork(self) -> None:
+    def _start_over(self) -> None:
         """In a forked process, let go of what the parent has open: a child's runs are its own."""
-        if self._owner["pid"] != os.getpid():
-            self._lock = threading.Lock()  # another thread of the parent may have held it
-            self._owner.update(this_process())
-            self._spares.clear()
-            while self._open:
-                os.close(self._open.popitem()[1])
-            while self._free:
-                os.close(self._free.pop())
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._owner.update(this_process())
+        self._spares.clear()
+        while self._open:
+            os.close(self._open.popitem()[1])
+        while self._free:
+            os.close(self._free.pop())
 
     def _take(self, run_id: str) -> int:
         """Open a file for the run, kept open between records. It says first whose it is."""
