@@ -14,7 +14,7 @@ async def main() -> None:
         checkpointer=InMemorySaver()
     )
     config = {"configurable": {"thread_id": "1"}}
-    for question in ("What is 1234 * 5678?", "Find the derivative of x**3 * sin(x) with respect to x."):
+    for question in ("What is 1234 * 5678?", "What is the derivative of f(x) = x**3 - 2*x at x = 4?"):
         print(question)
         async for event in graph.astream({"messages": [("user", question)]}, config, stream_mode="custom"):
             if event["type"] == "decision":

@@ -56,13 +56,21 @@ async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
         raise ToolError("the server's reply has no choices", retryable=True) from error
 
 
-async def send(request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Limits, seconds: float = math.inf) -> T:
+async def send(
+    request: Callable[[], Awaitable[T]],
+    *,
+    meter: Meter,
+    limits: Limits,
+    may_retry: Callable[[], bool],
+    seconds: float = math.inf,
+) -> T:
     """Send a request, and again after a pause when it failed in a way that may pass.
 
     Args:
         request: Makes one try, under `meter`.
         meter: Tells by how much reported time differs from the clock's.
         limits: Timeout and retries of one call.
+        may_retry: Whether the budget pays for one more try.
         seconds: Time that the run has left.
 
     Raises:
@@ -79,7 +87,7 @@ async def send(request: Callable[[], Awaitable[T]], *, meter: Meter, limits: Lim
             elapsed = time.perf_counter() - started + meter.shift
             if elapsed >= seconds:
                 raise DeadlineError(seconds) from error
-            if tries == limits.retries or not is_transient(error):
+            if tries == limits.retries or not is_transient(error) or not may_retry():
                 raise
             pause = _pause(error, tries)
             if elapsed + pause >= seconds:

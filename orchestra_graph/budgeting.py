@@ -23,6 +23,13 @@ _STUCK: Final = 3
 """Replies in a row of which no call fitted the budget, after which the run is closed."""
 
 
+SHORTEST: Final = 1e-3
+"""Seconds in which nothing more can be done."""
+
+UNKNOWN_LATENCY: Final = 10.0
+"""Seconds kept back for a closing tool whose latency nobody stated; at most a tenth of the budget."""
+
+
 class Purse:
     """The budget of one run at one moment.
 
@@ -59,7 +66,7 @@ class Purse:
         """The element of the budget that lets nothing more be done, or None."""
         if self.turns < 1:
             return "turns"
-        if self.seconds - self._kept_seconds <= 0:
+        if self.seconds - self._kept_seconds <= SHORTEST:
             return "seconds"
         if self._is_stuck or (self.is_bounded and not self._any_call_fits()):
             return "dollars"
@@ -136,7 +143,8 @@ class Purse:
             # A reserve of more than half the budget would leave nothing to find the answer with.
             if least <= budget.dollars / 2:
                 self._kept_dollars = least
-                self._kept_seconds = spec.latency.p50 if spec.latency.p50 <= budget.seconds / 2 else 0.0
+                seconds = spec.latency.p50 or min(UNKNOWN_LATENCY, budget.seconds / 10)
+                self._kept_seconds = seconds if seconds <= budget.seconds / 2 else 0.0
                 return
 
     def _any_call_fits(self) -> bool:

@@ -143,6 +143,10 @@ class ModelSpec(_Spec):
     latency: Latency = Latency()
     limits: Limits = Limits()
 
+    def least_dollars(self, input_tokens: int = 0) -> float:
+        """What a call costs at least, when it sends about `input_tokens` tokens and writes one."""
+        return self.price.dollars(input_tokens=input_tokens, output_tokens=1, calls=1)
+
 
 class ToolSpec(ModelSpec):
     """One line of the catalog."""
@@ -186,17 +190,18 @@ class ToolSpec(ModelSpec):
 
     def completed_by(self, own: ToolSpec) -> ToolSpec:
         """This line, with the fields that it does not state taken from the tool's own."""
-        stated = own.model_dump(exclude_unset=True) | self.model_dump(exclude_unset=True)
-        return ToolSpec.model_validate(stated)
+        mine, theirs = self.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True)
+        for part in ("latency", "limits"):
+            mine[part] = {**theirs.get(part, {}), **mine.get(part, {})}
+        if self.price.source == "genai-prices" and own.price.source == "catalog":
+            # Looked up by the model's name, where the tool states its price itself.
+            del mine["price"]
+        return ToolSpec.model_validate({**theirs, **mine})
 
     @property
     def required(self) -> list[str]:
         """Names of the required arguments."""
         return list(self.parameters.get("required", ()))
-
-    def least_dollars(self, input_tokens: int = 0) -> float:
-        """What a call costs at least, when it sends about `input_tokens` tokens and writes one."""
-        return self.price.dollars(input_tokens=input_tokens, output_tokens=1, calls=1)
 
 
 class Catalog(_Spec):
@@ -297,7 +302,7 @@ class Catalog(_Spec):
             )
             for old, spec in self.tools.items()
         ]
-        return Catalog.of([ToolSpec.model_validate(s.model_dump()) for s in new], router=self.router)
+        return Catalog.of([ToolSpec.model_validate(s.model_dump(exclude_unset=True)) for s in new], router=self.router)
 
     def with_measured_latency(self, seconds: Mapping[str, Sequence[float]], *, at_least: int = 20) -> Catalog:
         """Replace latencies by what was measured, where enough calls were.

@@ -140,8 +140,11 @@ class Engine:
         }
 
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
-        """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model."""
-        if spec.price.has_tokens or model is None or (spec.model is not None and spec.price.source == "catalog"):
+        """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model.
+
+        A line that names its model has its price, also where that is unknown: the router was shown the same.
+        """
+        if spec.price.has_tokens or model is None or spec.model is not None:
             return spec.price
         for other in self.catalog.tools.values():
             if other.model == model and other.price.has_tokens:

@@ -25,7 +25,7 @@ class DecisionEvent(TypedDict):
 
 
 class OutcomeEvent(TypedDict):
-    """A call has come back, or was not sent."""
+    """A call has come back; one that was not sent is told with its decision."""
 
     type: Literal["outcome"]
     run: str

@@ -23,8 +23,9 @@ from orchestra_graph.events import OutcomeEvent
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
-from orchestra_graph.state import CallTask
-from orchestra_graph.text import clean
+from orchestra_graph.runlog.encoding import dump, load
+from orchestra_graph.state import BudgetLeft, CallTask
+from orchestra_graph.text import clean, cut
 from orchestra_graph.tools.base import Finding, Request, Result
 from orchestra_graph.turns import Outcome, Turn
 
@@ -72,8 +73,7 @@ class Execution:
         self._task = task
         self._call = task["call"]
         self._catalog = engine.setup(task["run"]).catalog
-        seconds = task["left"]["seconds"]
-        self._seconds = math.inf if seconds is None else seconds
+        self._seconds = _or_infinity(task["left"]["seconds"])
         self._started = time.perf_counter()
         self._shift = 0.0
         self.seconds = 0.0
@@ -147,21 +147,41 @@ class Execution:
             price_of=self._engine.price_of,
             journal=self._engine.journal(run_id),
             first=self._first,
-            left=self._task["left"],
         )
         request = _request(self._task)
 
         async def attempt() -> Result:
+            meter.left = self._left(meter)
             with meter.attempt():
                 return await tool.run(request)
 
         try:
             seconds = self._seconds - self._elapsed()
-            return await send(attempt, meter=meter, limits=spec.limits, seconds=seconds)
+            return await send(
+                attempt,
+                meter=meter,
+                limits=spec.limits,
+                may_retry=lambda: spec.least_dollars() <= _or_infinity(self._left(meter)["dollars"]),
+                seconds=seconds,
+            )
         finally:
             self.charges |= meter.charges
             self._shift += meter.shift
             self._first = meter.next_try
+
+    def _left(self, meter: Meter) -> BudgetLeft:
+        """What the next try may spend: what the call was given, less what its tries so far may have cost and took."""
+        left = self._task["left"]
+        if left["dollars"] is None and left["seconds"] is None:
+            return left
+        made = {**self.charges, **meter.charges}.values()
+        dollars = _or_infinity(left["dollars"]) - sum(charge.get("upper", charge["dollars"]) for charge in made)
+        seconds = self._seconds - self._elapsed() - meter.shift
+        return {
+            "dollars": None if math.isinf(dollars) else max(0.0, dollars),
+            "seconds": None if math.isinf(seconds) else max(1e-3, seconds),
+            "turns": left["turns"],
+        }
 
     def _refusal(self, spec: ToolSpec) -> str | None:
         """Why a fallback tool cannot take the call over, or None."""
@@ -177,7 +197,8 @@ class Execution:
         """Tool, version, arguments; question and evidence too, where the arguments are not all that the tool reads."""
         task, call = self._task, self._task["call"]
         reads_run = "evidence" in task or not call["args"]
-        context = (task["run"]["question"], task.get("evidence")) if reads_run else None
+        run = task["run"]
+        context = (run["conversation"], run["question"], task.get("evidence")) if reads_run else None
         content = orjson.dumps((spec.name, spec.version, call["args"], context), option=orjson.OPT_SORT_KEYS)
         return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()
 
@@ -201,7 +222,7 @@ def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: Mapping[str, str]) -
             outcome = turn["outcomes"].get(call["id"])
             if outcome is None or outcome["error"] or room <= 0:
                 continue
-            content = outcome["content"][:room]
+            content = cut(outcome["content"], room // 4)
             room -= len(content)
             kind = kinds.get(call["tool"], "function")
             found.append({"tool": call["tool"], "kind": kind, "args": call["args"], "content": content})
@@ -212,6 +233,7 @@ def _request(task: CallTask) -> Request:
     return Request(
         args=task["call"]["args"],
         question=task["run"]["question"],
+        conversation=task["run"]["conversation"],
         evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
         call_id=task["call"]["id"],
     )
@@ -226,5 +248,9 @@ def _outcome(result: Result, spec: ToolSpec) -> Outcome:
     if answer is not None:
         outcome["answer"] = clean(answer)
     if result.artifacts:
-        outcome["artifacts"] = orjson.loads(orjson.dumps(result.artifacts, default=str, option=orjson.OPT_NON_STR_KEYS))
+        outcome["artifacts"] = load(dump({"artifacts": result.artifacts}))["artifacts"]
     return outcome
+
+
+def _or_infinity(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -94,7 +94,7 @@ def create_orchestrator(
         tools=made,
         router=router,
         fallback=decider,
-        fallback_spec=ModelSpec() if decider is None else ModelSpec.model_validate(model_identity(decider)),
+        fallback_spec=_priced(Catalog(tools={}, router=_identified(decider))).router,
         protocol=protocol or ConversationProtocol(),
         preferences=preferences or Preferences(),
         budget=budget or Budget(),
@@ -155,6 +155,10 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
         specs.append(final_answer_spec())
     router_spec = catalog.router if catalog is not None and catalog.router.model else _router_spec(catalog, router)
     return _priced(Catalog.of(specs, router=router_spec))
+
+
+def _identified(model: BaseChatModel | None) -> ModelSpec:
+    return ModelSpec() if model is None else ModelSpec.model_validate(model_identity(model))
 
 
 def _router_spec(catalog: Catalog | None, router: BaseChatModel) -> ModelSpec:

@@ -127,7 +127,7 @@ def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
     for call in decision["calls"]:
         outcome = turn["outcomes"].get(call["id"])
         if outcome is not None and not outcome.get("unsent"):
-            yield call["tool"], outcome.get("seconds", 0.0)
+            yield outcome.get("by", call["tool"]), outcome.get("seconds", 0.0)
 
 
 def _sum(account: _Account) -> Totals:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.graph import END
@@ -17,22 +17,29 @@ from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
 from orchestra_graph.budgeting import Purse
+from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.events import AnswerEvent, DecisionEvent
+from orchestra_graph.events import AnswerEvent, DecisionEvent, OutcomeEvent
 from orchestra_graph.execution import Execution, findings
 from orchestra_graph.ledger import totals
 from orchestra_graph.meter import current_meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.state import CallTask, OrchestratorState, RunHeader, answer_of, question_of
-from orchestra_graph.text import cut
+from orchestra_graph.state import CallTask, OrchestratorContext, OrchestratorState, RunHeader, answer_of, question_of
+from orchestra_graph.text import clean, cut
 from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
 
 NO_ANSWER: Final = "No answer: no tool brought a result before the run ended."
+
+_MOST_CLOSERS: Final = 2
+"""Tools that are asked to close a run, the second one when the first brought no answer."""
+
+_CONVERSATION_SHOWN: Final = 2000
+"""Tokens of the conversation before the question that experts read."""
 
 _EVIDENCE_SHOWN: Final = 1000
 """Tokens of the newest result that stand as the answer when no tool can be paid to write one."""
@@ -48,15 +55,20 @@ def begin(engine: Engine, messages: Sequence[BaseMessage]) -> RunHeader:
     # LangGraph hands the context of the run around it down to a nested one, where it names tools of another catalog.
     context = None if outer is not None else get_runtime().context
     given: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+    unknown = [key for key in given if key not in OrchestratorContext.__annotations__]
+    if unknown:
+        wanted = ", ".join(OrchestratorContext.__annotations__)
+        raise ConfigError(f"the context has {', '.join(map(repr, unknown))}; expected {wanted}")
     preferences = _given(Preferences, given.get("preferences"), engine.preferences)
     budget = _given(Budget, given.get("budget"), engine.budget)
     if outer is not None and outer.left is not None:
         budget = budget.at_most(Budget.model_validate(outer.left))
-    question = question_of(messages)[1]
+    history, question = question_of(messages)
     run: RunHeader = {
         "id": uuid4().hex,
-        "question": question.text,
+        "question": clean(question.text),
         "message": question.id,
+        "conversation": _conversation(history),
         "preferences": preferences.json_data,
         "budget": budget.json_data,
         "catalog_hash": engine.catalog.hash,
@@ -83,31 +95,57 @@ class ClosingNode(Node):
         engine, turns, run = self._engine, state["turns"], state["run"]
         setup = engine.setup(run)
         purse = Purse(setup, turns, run["question"], engine.closing)
-        kinds = {name: spec.kind for name, spec in setup.catalog.tools.items()}
         stopped_by = state["stopped_by"] or "router"
         # A run that its router gave up is not closed at a price that nobody asked for.
         tools = [] if stopped_by == "router" else purse.closing_tools(engine.closing)
-        for spec in tools[:1]:
-            turn = _closing_turn(run, len(turns), spec.name, stopped_by)
-            task: CallTask = {
-                "run": run,
-                "turn": turn["id"],
-                "call": turn["decision"]["calls"][0],
-                "left": purse.for_call(spec),
-                "evidence": findings(turns, spec, kinds),
-            }
-            _tell_decision(engine, run, turn)
-            started = time.perf_counter()
-            execution = Execution(engine, task)
-            turn["outcomes"][task["call"]["id"]] = await execution.carry_out()
-            turn["charges"] = execution.charges
-            turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
-            if engine.run_log is not None:
-                engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
+        for _ in range(_MOST_CLOSERS):
+            if not tools:
+                break
+            spec = tools.pop(0)
+            turn = await self._answered_by(spec, state, turns, purse, stopped_by)
             turns = {**turns, turn["id"]: turn}
+            if any("answer" in outcome for outcome in turn["outcomes"].values()):
+                break
+            purse = Purse(setup, turns, run["question"], engine.closing)
+            left = [other.name for other in purse.closing_tools(engine.closing)]
+            tools = [other for other in tools if other.name in left]
         answer = _best_answer(turns, setup.catalog.terminals)
         update = finish(engine, state, turns, answer, stopped_by)
         return Command(goto=END, update={**update, "turns": turns})
+
+    async def _answered_by(
+        self, spec: ToolSpec, state: OrchestratorState, turns: dict[str, Turn], purse: Purse, stopped_by: StoppedBy
+    ) -> Turn:
+        """The turn in which one closing tool is called."""
+        engine, run = self._engine, state["run"]
+        kinds = {name: other.kind for name, other in engine.setup(run).catalog.tools.items()}
+        turn = _closing_turn(run, len(turns), spec.name, stopped_by)
+        task: CallTask = {
+            "run": run,
+            "turn": turn["id"],
+            "call": turn["decision"]["calls"][0],
+            "left": purse.for_call(spec),
+            "evidence": findings(turns, spec, kinds),
+        }
+        _tell_decision(engine, run, turn)
+        started = time.perf_counter()
+        execution = Execution(engine, task)
+        outcome = await execution.carry_out()
+        turn["outcomes"] = {task["call"]["id"]: outcome}
+        turn["charges"] = execution.charges
+        turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
+        if engine.run_log is not None:
+            engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
+        event: OutcomeEvent = {
+            "type": "outcome",
+            "run": run["id"],
+            "turn": turn["id"],
+            "call": task["call"],
+            "outcome": outcome,
+            "charges": execution.charges,
+        }
+        get_stream_writer()(event)
+        return turn
 
 
 def finish(
@@ -151,6 +189,12 @@ def _given(model: type[M], value: Any, default: M) -> M:
         name = model.__name__.lower()
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"the context's {name}: {problems}") from error
+
+
+def _conversation(history: Sequence[BaseMessage]) -> str:
+    """What people and assistants said before the question, for experts: the newest parts that fit, oldest first."""
+    said = [f"{m.type}: {clean(m.text)}" for m in history if isinstance(m, HumanMessage | AIMessage) and m.text]
+    return cut("\n".join(said), _CONVERSATION_SHOWN)
 
 
 def _closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:

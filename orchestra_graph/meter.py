@@ -80,6 +80,9 @@ class _Open:
     reported_seconds: float | None = None
     reported_dollars: float = 0.0
     inner_seconds: float = 0.0
+    """Seconds by the clock of what was called inside."""
+    inner_work: float = 0.0
+    """Its seconds of work, modelled ones among them."""
 
     @property
     def tokens(self) -> int:
@@ -145,7 +148,7 @@ class Meter(BaseCallbackHandler):
         key = self._next_key()
         self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
         if self._journal:
-            self._journal(key, self.tool, self.spec.price.dollars(calls=1))
+            self._journal(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
         tokens = _current.set(self), _handler.set(self)
         try:
             yield
@@ -200,6 +203,7 @@ class Meter(BaseCallbackHandler):
         self.charges |= mine
         if self._own is not None:
             self._own.inner_seconds += clock
+            self._own.inner_work += clock
         if self._outer is not None:
             self._outer.absorb(mine, clock)
 
@@ -264,7 +268,10 @@ class Meter(BaseCallbackHandler):
         request = self._requests.pop(request_id, None)
         if request is not None:
             clock = time.perf_counter() - request.started
-            self._record_request(request, _paid(request, message, text, clock), clock)
+            charge = _paid(request, message, text, clock)
+            if charge["status"] == "paid" and self._is_whole(request):
+                charge["dollars"] += request.price.dollars(calls=1, seconds=charge["seconds"])
+            self._record_request(request, charge, clock)
 
     def _failed(self, request_id: UUID | str, error: BaseException) -> None:
         request = self._requests.pop(request_id, None)
@@ -285,6 +292,7 @@ class Meter(BaseCallbackHandler):
     def _record_request(self, request: _Open, charge: dict[str, Any], clock: float) -> None:
         if self._own is not None:
             self._own.inner_seconds += clock
+            self._own.inner_work += charge["seconds"]
         self.shift += charge["seconds"] - clock
         self._record(request, charge, clock)
 
@@ -301,16 +309,25 @@ class Meter(BaseCallbackHandler):
     def _fail(self, request: _Open, error: BaseException) -> None:
         clock = time.perf_counter() - request.started
         seconds = clock if request.reported_seconds is None else request.reported_seconds
-        charge = {"status": "failed", "dollars": 0.0, "seconds": seconds, "error": describe(error)}
+        known = request.price.dollars(seconds=seconds) if self._is_whole(request) else 0.0
+        charge = {"status": "failed", "dollars": known, "seconds": seconds, "error": describe(error)}
         if not is_refusal(error):
-            charge |= {"status": "uncertain", "upper": self._upper(request)}
+            charge |= {"status": "uncertain", "upper": max(known, self._upper(request))}
         self._record_request(request, charge, clock)
 
+    def _is_whole(self, request: _Open) -> bool:
+        """Whether calls and seconds are charged to the request: for the router, and for a model with a line of its own.
+
+        Otherwise they are charged to the call around it, once.
+        """
+        return self._own is None or request.price is not self.spec.price
+
     def _upper(self, request: _Open) -> float:
-        if not request.price.has_tokens:
-            return 0.0
         limits = self.spec.limits
-        return request.price.dollars(input_tokens=request.tokens, output_tokens=limits.output_tokens)
+        upper = request.price.dollars(calls=1, seconds=limits.timeout) if self._is_whole(request) else 0.0
+        if not request.price.has_tokens:
+            return upper
+        return upper + request.price.dollars(input_tokens=request.tokens, output_tokens=limits.output_tokens)
 
 
 def _usage(stated: dict[str, Any]) -> UsageMetadata:
@@ -320,10 +337,11 @@ def _usage(stated: dict[str, Any]) -> UsageMetadata:
 
 
 def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict[str, Any]:
-    dollars = own.price.dollars(calls=1, seconds=seconds) + own.reported_dollars
+    work = seconds + own.inner_work
+    dollars = own.price.dollars(calls=1, seconds=work) + own.reported_dollars
     if error is None:
         return {"status": "paid", "dollars": dollars, "seconds": seconds}
-    known = own.reported_dollars + own.price.dollars(seconds=seconds)
+    known = own.reported_dollars + own.price.dollars(seconds=work)
     if dollars == known or is_refusal(error) or isinstance(error, GraphBubbleUp):
         return {"status": "failed", "dollars": known, "seconds": seconds, "error": describe(error)}
     return {"status": "uncertain", "dollars": known, "upper": dollars, "seconds": seconds, "error": describe(error)}

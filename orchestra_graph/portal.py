@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -55,7 +56,8 @@ class Portal:
         loop.close()
 
     def __del__(self) -> None:
-        self.close()
+        if not sys.is_finalizing():  # by then the modules that closing needs may be gone
+            self.close()
 
     def _run_here(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
         task = loop.create_task(coroutine, context=contextvars.copy_context())

@@ -28,7 +28,7 @@ from orchestra_graph.portal import Portal
 from orchestra_graph.protocols.base import Situation, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new, question_of
-from orchestra_graph.turns import Decision, Outcome, Turn, TurnBy
+from orchestra_graph.turns import Decision, Outcome, StoppedBy, Turn, TurnBy
 from orchestra_graph.vllm import take_capture
 
 NODE = "router"
@@ -105,6 +105,7 @@ class _Deciding:
         self._id = f"{self._run['id'][:8]}-{len(self._turns)}"
         self._captures: list[Any] = []
         self._by = by
+        self._is_late = False
 
     async def go(self) -> Command[Any]:
         """Ask, record the turn, send the calls."""
@@ -125,8 +126,9 @@ class _Deciding:
             if self._engine.run_log is not None and isinstance(error, RouterError):
                 self._engine.run_log.journal(self._run["id"], {"kind": "error", "error": str(error)})
             raise
+        stopped_by: StoppedBy = "seconds" if self._is_late else "dollars"
         if decision is None and not (charges or meter.charges):
-            return Command(goto=CLOSING, update={"stopped_by": "dollars"})
+            return Command(goto=CLOSING, update={"stopped_by": stopped_by})
         turn: Turn = {
             "id": self._id,
             "index": len(self._turns),
@@ -136,11 +138,11 @@ class _Deciding:
             "seconds": min(time.perf_counter() - started + meter.shift, self._purse.seconds_for_deciding),
         }
         if decision is None:
-            return Command(goto=CLOSING, update={"stopped_by": "dollars", "turns": {self._id: turn}})
+            return Command(goto=CLOSING, update={"stopped_by": stopped_by, "turns": {self._id: turn}})
         return self._record(turn)
 
     async def _decide(self, meter: Meter) -> Decision | None:
-        """The decision, or None when the budget cannot pay for asking."""
+        """The decision, or None when the budget does not pay for asking, in dollars or in time."""
         history, _ = question_of(self._state["messages"])
         situation = Situation(
             question=self._run["question"],
@@ -154,12 +156,13 @@ class _Deciding:
         asking = self._engine.protocol.decide(situation)
         view = next(asking)
         while True:
-            if self._purse.is_bounded:
-                least = meter.spec.price.dollars(input_tokens=view.tokens, output_tokens=1)
-                if not self._purse.affords(least + sum(charge["dollars"] for charge in meter.charges.values())):
-                    return None
+            if not self._affords(view, meter):
+                return None
             try:
                 reply = await self._ask(view, meter)
+            except DeadlineError:
+                self._is_late = True
+                return None
             except Exception as error:
                 return self._failed(error)
             try:
@@ -167,6 +170,13 @@ class _Deciding:
             except StopIteration as done:
                 decision: Decision = done.value
                 return decision
+
+    def _affords(self, view: View, meter: Meter) -> bool:
+        """Whether the budget pays for one more request beside those that this decision has made."""
+        if not self._purse.is_bounded:
+            return True
+        made = sum(charge.get("upper", charge["dollars"]) for charge in meter.charges.values())
+        return self._purse.affords(made + meter.spec.least_dollars(view.tokens))
 
     async def _ask(self, view: View, meter: Meter) -> AIMessage:
         fallback = self._engine.fallback if self._by == "fallback" else None
@@ -178,7 +188,13 @@ class _Deciding:
                 answered(reply)
             return reply
 
-        reply = await send(attempt, meter=meter, limits=meter.spec.limits, seconds=self._purse.seconds_for_deciding)
+        reply = await send(
+            attempt,
+            meter=meter,
+            limits=meter.spec.limits,
+            may_retry=lambda: self._affords(view, meter),
+            seconds=self._purse.seconds_for_deciding,
+        )
         message, capture = take_capture(reply)
         if capture is not None:
             self._captures.append(capture)
@@ -186,7 +202,7 @@ class _Deciding:
 
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
-        if not isinstance(error, DeadlineError) and not is_transient(error):
+        if not is_transient(error):
             raise RouterError(f"the router's model failed: {describe(error)}") from error
         detail = f"the router's model gave no reply: {describe(error)}"
         return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}

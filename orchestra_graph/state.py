@@ -23,6 +23,8 @@ class RunHeader(TypedDict):
     question: str
     message: str | None
     """Id of the message that asks."""
+    conversation: str
+    """What was said before it, for experts."""
     preferences: dict[str, Any]
     budget: dict[str, Any]
     catalog_hash: str

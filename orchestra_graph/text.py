@@ -13,18 +13,22 @@ from langchain_core.messages import AIMessage, BaseMessage
 CHARACTERS_PER_TOKEN: Final = 4
 """Rule of thumb for English and code; used where no tokenizer is at hand."""
 
-_TAGS: Final = (
-    # Tool calls: Qwen, Hermes, GLM, Granite, Nemotron, MiniMax, Seed, DeepSeek V3.2
-    r"(?:\w{1,20}:)?(?:tool_?(?:calls?|responses?|results?)|think|[be]os)|tools?|available_tools|scratch_?pad|arg_key|"
-    # Gemma, GLM, Cohere
-    r"arg_value|(?:start|end)_(?:of_)?(?:turn|image|audio|function_\w{1,20})|escape|[se]op|\w{1,20}_token|"
-    r"(?-i:s|unk|pad|mask)|(?:unused|special_)\d{1,4}"
+_WORDS: Final = (
+    r"(?:\w{1,20}:)?(?:tool(?:calls?|responses?|results?)|think|[be]os)|tools?|functions?|functioncalls?|scratchpad|"
+    r"escape|image|[se]op|(?-i:s|unk|pad|mask)|unused\d{1,4}"
 )
+"""Names without an underscore that stand alone between brackets; most other single words are HTML or types."""
+
+_SNAKE: Final = r"(?:\w{1,20}:)?(?!\w{1,60}_t>)(?=\w{0,60}_)\w{1,60}"
+"""Names with an underscore: HTML and most types have none, nearly all control tags do. C's types end in _t."""
+
+_END: Final = r"(?:/?>|=|\s{1,8}[\w:.-]{1,40}=)"
 _CONTROL: Final = re.compile(
     r"<(?=\uff5c|\|[^\s>]"  # <|im_start|>, <|turn>, and DeepSeek's with a full-width bar
     r"|[\w▁]{1,40}[|\uff5c]>"  # <turn|>
-    rf"|/?(?:{_TAGS})>"
-    r"|/?(?:function|parameter)[=>]|/?(?:\w{1,20}:)?(?:invoke|parameter|function_calls)[ >]"
+    rf"|/?(?:{_WORDS})>"
+    rf"|/?(?:{_SNAKE}|function|functioncall|toolcall|parameter){_END}"
+    r"|/?(?:\w{1,20}:)?(?:invoke|parameter|function_calls)[ >]"
     r"|</?SYS>>)"
     r"|\[(?=(?-i:/?(?:INST|TOOL_\w{1,20}|AVAILABLE_TOOLS|SYSTEM_PROMPT|MODEL_SETTINGS|ARGS|CALL_ID|THINK|IMG\w{0,10}|"
     r"PREFIX|MIDDLE|SUFFIX|g?MASK|sMASK|BOS|EOS|EOT|UNK|PAD|CLS|SEP))\])"

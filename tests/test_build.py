@@ -101,6 +101,7 @@ def test_router() -> None:
         (ToolSpec(name="web", kind="search", provider="bing"), "web: provider = 'bing'; expected \"tavily\""),
         (ToolSpec(name="docs", kind="search"), "docs: path is missing"),
         (ToolSpec(name="docs", kind="search", path="/nowhere"), "docs: path = '/nowhere' is not there"),
+        (ToolSpec(name="docs", kind="search", path="x" * 300), "docs: path = 'xxx"),
         (ToolSpec(name="f", kind="function"), "f: target = None; expected module:attribute"),
         (ToolSpec(name="f", kind="graph", target="module"), "f: target = 'module'; expected module:attribute"),
         (ToolSpec(name="m", kind="mcp"), 'm: kind = "mcp" is not built from a file'),
@@ -130,3 +131,31 @@ def test_a_router_needs_a_model() -> None:
 def test_a_target_that_cannot_be_imported(target: str) -> None:
     with pytest.raises(ConfigError, match=f"f: target = '{target}' cannot be imported"):
         build_tools(of(ToolSpec(name="f", kind="function", target=target)), {})
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('no licence:\\nask for one')", "RuntimeError: no licence: ask for one"),
+        ("def f(:", "SyntaxError: "),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_target_whose_module_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str) -> None:
+    (tmp_path / "failing_module.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="f: target = 'failing_module:f' cannot be imported: ") as raised:
+        build_tools(of(ToolSpec(name="f", kind="function", target="failing_module:f")), {})
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_may_not_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ada.md").write_text("Ada Lovelace was born in London.")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(ConfigError, match=r"index cannot be built \(PermissionError.*name that file with `path`"):
+        build_tools(of(ToolSpec(name="docs", kind="search", path=str(tmp_path))), {})

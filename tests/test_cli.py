@@ -176,6 +176,15 @@ def test_a_program_that_gives_up_is_not_asked_again(orchestra: Orchestra) -> Non
     assert len(done.json["turns"]) == 3
 
 
+def test_a_closing_call_is_shown_alike_while_it_runs_and_from_the_log(orchestra: Orchestra) -> None:
+    asked = orchestra("ask", "Where was Adam born?", "--router", "fixed:search", "--turns", 1, "--log", "l.jsonl")
+    block = asked.out[asked.out.index("turn 1") :]
+    assert re.search(r"turn 2  \(closing\) \w+\n +because .*\n(?: +.*\n)* +[→✗] \w+ ", block)
+    assert "decided" not in block[block.index("turn 2") :]
+    shown = orchestra("runs", "show", "l.jsonl", "").out
+    assert shown[shown.index("turn 1") :] == block
+
+
 def test_no_budget_no_answer(orchestra: Orchestra) -> None:
     done = orchestra("ask", QUESTION, "--budget", 0)
     assert done.code == 1
@@ -277,8 +286,33 @@ def test_check_tells_what_is_missing(orchestra: Orchestra) -> None:
     done = orchestra("check", EXAMPLE)
     assert done.code == 0
     assert "note: the environment variable OPENAI_API_KEY (key of router, large) is missing" in done.out
-    assert "note: search: path = 'documents' is not there" in done.out
+    assert "note: search: path = 'documents' is not there or may not be read" in done.out
     assert "note: router: priced from the genai-prices library" in done.out
+
+
+def test_latencies_that_a_log_measured_replace_those_of_the_catalog(
+    orchestra: Orchestra, openai_server: OpenAIServer, catalog: Path
+) -> None:
+    openai_server.script = answering("<answer>42</answer>")
+    ask = ("ask", "life?", "--catalog", catalog, "--router", "fixed:expert", "--log", "runs.jsonl")
+    for _ in range(20):
+        assert orchestra(*ask).code == 0
+        assert orchestra("check", catalog, "--json").json["tools"]["expert"]["latency"]["source"] == "catalog"
+    assert orchestra(*ask).code == 0
+    hashes = [run.catalog_hash for run in read_runs("runs.jsonl")]
+    assert len(set(hashes[:20])) == 1
+    assert hashes[20] not in hashes[:20]
+    measured = orchestra("check", catalog, "--log", "runs.jsonl", "--json").json["tools"]["expert"]["latency"]
+    assert measured["source"] == "measured"
+    assert 0 < measured["p50"] <= measured["p95"]
+    shown = orchestra("check", catalog, "--log", "runs.jsonl").out
+    assert re.search(r"p50(?s:.*)note: expert: latency measured in runs\.jsonl", shown)
+
+
+def test_check_of_a_log_that_measured_nothing(orchestra: Orchestra, catalog: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").touch()
+    assert "note: runs.jsonl: too few answered calls" in orchestra("check", catalog, "--log", "runs.jsonl").out
+    assert orchestra("check", catalog, "--log", "none.jsonl").err.startswith("error: none.jsonl: no such run log")
 
 
 def test_check_json(orchestra: Orchestra) -> None:

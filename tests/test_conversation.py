@@ -177,6 +177,46 @@ def test_only_so_many_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(protocol._shown) == ["run7", "run8", "run9"]
 
 
+def test_runs_with_long_results_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestra_graph.protocols.conversation._KEPT_TOKENS", 100_000)
+    protocol = ConversationProtocol()
+    for n in range(50):
+        long = turn(0, fine("x" * 100_000, artifacts=[{"page": "y" * 20_000}]))
+        protocol.view(situation(long, turn_id=f"run{n}-1"))
+    assert list(protocol._shown) == ["run48", "run49"]
+    assert protocol._held == sum(shown.held for shown in protocol._shown.values()) <= 100_000
+    assert protocol._held >= 2 * 120_000 // 4, "what is held uncut counts, artifacts too"
+
+
+def test_a_run_that_is_too_long_to_keep_beside_others_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestra_graph.protocols.conversation._KEPT_TOKENS", 1000)
+    protocol, long = ConversationProtocol(), turn(0, fine("x" * 100_000))
+    protocol.view(situation(turn_id="other-0"))
+    protocol.view(situation(long))
+    kept = protocol._shown[RUN]
+    protocol.view(situation(long, turn(1, fine("y"))))
+    assert protocol._shown == {RUN: kept}
+    assert protocol._held == kept.held
+
+
+def test_a_long_history_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestra_graph.protocols.conversation._KEPT_TOKENS", 10_000)
+    protocol = ConversationProtocol()
+    for n in range(5):
+        history = [ToolMessage("x" * 30_000, tool_call_id="1")]
+        protocol.view(situation(history=history, turn_id=f"run{n}-0"))
+    assert list(protocol._shown) == ["run4"]
+
+
+def test_a_thousand_small_runs_at_once_are_all_kept() -> None:
+    protocol, turns = ConversationProtocol(), [turn(n, fine("x" * 2000)) for n in range(5)]
+    for n in range(len(turns) + 1):
+        before = {run: id(shown) for run, shown in protocol._shown.items()}
+        for run in range(1000):
+            protocol.view(situation(*turns[:n], turn_id=f"run{run}-{n}"))
+        assert before in ({}, {run: id(shown) for run, shown in protocol._shown.items()})
+
+
 def test_a_run_as_the_router_reads_it() -> None:
     first = turn(0, fine("found"), {"content": "down", "error": True, "seconds": 4.0}, reason="Look twice.")
     second = turn(1, reason="Hm.", problem={"kind": "no_call", "detail": "the reply holds no tool call"})

@@ -108,7 +108,7 @@ async def test_a_fallback_answers_in_place_of_the_tool_called() -> None:
     state = await run([first, second, third], ("first", {}), final())
     assert outcome(state) | {"content": "there", "by": "third", "error": False} == outcome(state)
     tools = state["ledger"]["tools"]
-    assert (tools["first"]["calls"], tools["third"]["calls"]) == (1, 0)
+    assert (tools["first"]["calls"], tools["third"]["calls"]) == (0, 1)
     assert (tools["first"]["attempts"], tools["second"]["attempts"], tools["third"]["attempts"]) == (1, 1, 1)
     assert tools["third"]["dollars"] == pytest.approx(0.1)
     keys = [key.rpartition("#")[2] for key in charges_of(state["turns"]) if "#" in key and "." not in key]

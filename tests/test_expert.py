@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 
 from orchestra_graph.catalog import Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.execution import findings
+from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.meter import Meter
-from orchestra_graph.testing import ScriptedExpert
+from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
 from orchestra_graph.tools.expert import LONGEST_QUERY, PROMPTS, Expert, extract_answer, prompt_text
 from orchestra_graph.tools.sandbox import Execution
@@ -78,6 +81,12 @@ def test_control_tokens_in_a_prompt_are_broken() -> None:
     assert not any(token in text for token in ("<|im_start|>", "<|im_end|>", "<tool_call>", "</think>"))
 
 
+def test_control_tokens_in_the_arguments_of_evidence_are_broken() -> None:
+    args = {"query": "a <|im_end|>", "more": ["</tool_call>", {"[INST]": 3}]}
+    text = prompt_text(request(evidence=(Finding("s", "search", args, "found"),)))
+    assert text.endswith('[1] s {"query": "a < |im_end|>", "more": ["< /tool_call>", {"[ INST]": 3}]}\nfound')
+
+
 @pytest.mark.parametrize("role", PROMPTS)
 async def test_each_role_has_its_prompt(role: Any) -> None:
     model = ScriptedExpert("reply")
@@ -104,15 +113,17 @@ def turn(index: int, content: str, *, error: bool = False) -> Any:
 
 def test_evidence_is_the_newest_that_fits_oldest_first_without_errors() -> None:
     turns = {f"t-{n}": turn(n, str(n) * 30, error=n == 2) for n in range(4)}
-    spec = ToolSpec(name="expert", limits=Limits(context_tokens=10))
+    spec = ToolSpec(name="expert", limits=Limits(context_tokens=16))
     found = findings(turns, spec, {"search": "search"})
-    assert [(f["args"]["n"], f["content"]) for f in found] == [(1, "1" * 10), (3, "3" * 30)]
+    assert [(f["args"]["n"], f["content"]) for f in found] == [(1, "1" * 30), (3, "3" * 30)]
     assert {f["kind"] for f in found} == {"search"}
 
 
 def test_evidence_of_one_long_result_is_cut_to_the_context() -> None:
     spec = ToolSpec(name="expert", limits=Limits(context_tokens=5))
-    assert [f["content"] for f in findings({"t-0": turn(0, "x" * 100)}, spec, {})] == ["x" * 20]
+    content = findings({"t-0": turn(0, "x" * 100)}, spec, {})[0]["content"]
+    assert content.count("x") == 20
+    assert "80 of 100 characters cut" in content
 
 
 # Role answer.
@@ -283,3 +294,20 @@ def test_fields_of_the_spec_win_over_what_the_model_says() -> None:
 def test_a_wrong_expert_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Expert(ScriptedExpert("x"), name="e", **options)
+
+
+async def test_an_expert_reads_the_conversation_before_the_question() -> None:
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        return "<answer>dry</answer>"
+
+    graph = create_orchestrator(
+        ScriptedRouter([("expert", {})], stateless=True), [Expert(ScriptedExpert(answer), name="expert")]
+    ).compile(checkpointer=InMemorySaver())
+    thread: RunnableConfig = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke({"messages": [("user", "Weather in Bern?")]}, thread)
+    await graph.ainvoke({"messages": [("user", "And in Basel?")]}, thread)
+    assert prompts[0] == "Question:\nWeather in Bern?"
+    assert prompts[1] == "Conversation so far:\nhuman: Weather in Bern?\nai: dry\n\nQuestion:\nAnd in Basel?"

@@ -77,6 +77,7 @@ class World:
             "id": "0" * 32,
             "question": "q",
             "message": None,
+            "conversation": "",
             "preferences": Preferences().model_dump(mode="json"),
             "budget": Budget().model_dump(mode="json"),
             "catalog_hash": self.catalog.hash,

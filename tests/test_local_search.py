@@ -5,6 +5,7 @@ import os
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -296,6 +297,24 @@ def test_wrong_index_files(folder: Path, index: Path, tmp_path: Path) -> None:
     database.close()
     with pytest.raises(ConfigError, match="index version 7, expected 1; fix: delete the file and build it again"):
         LocalSearch(index)
+
+
+def test_an_index_that_cannot_be_written(folder: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"cannot be built \(FileExistsError.*fix: build it in a file that you may"):
+        build_index(folder, tmp_path / "file" / "docs.index")
+    build_index(folder, index)
+    with closing(sqlite3.connect(index)) as database:
+        database.execute("DROP TABLE origin")
+    before = index.read_bytes()
+    with pytest.raises(ConfigError, match=r"cannot be built \(OperationalError: no such table: origin\)"):
+        build_index(folder, index)
+    assert index.read_bytes() == before
+
+
+def test_an_index_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read .*fix: name another file with `path`"):
+        LocalSearch(tmp_path / ("x" * 300))
 
 
 def test_top_k_must_be_positive(folder: Path, index: Path) -> None:

@@ -112,6 +112,7 @@ def test_threads_that_share_a_log_do_not_mix_their_runs(path: Path, monkeypatch:
 
 def test_a_log_that_is_no_longer_used_leaves_only_what_did_not_end(path: Path) -> None:
     gc.collect()
+    gc.collect()
     before = len(os.listdir("/dev/fd"))
     log = RunLog(path)
     for run_id in ("ended", "goes on"):

@@ -82,6 +82,11 @@ TOKENS = {
     "gpt-oss": ["<|start|>", "<|channel|>", "<|message|>", "<|call|>", "<|constrain|>", "<|return|>"],
     "minimax": ["]~b]", "]~!b[", "[e~[", "<minimax:tool_call>", '<invoke name="x">', "</invoke>"],
     "others": ["<TOOLCALL>", "<SPECIAL_12>", "<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<seed:think>", "<scratchpad>"],
+    "snake case": [
+        *("<function_call>", "</function_call>", "<functioncall>", "<tool_use>", "<tool_code>", "<longcat_tool_call>"),
+        *("<end_of_utterance>", "<extra_id_0>", "<reserved_106>", "<fim_prefix>", "<file_sep>", "<image>", "</image>"),
+        *("<tool_use/>", "<tool_call=ask>", '<function name="x">', '<new_tool name="x">', '<ns:new_tool\nname="x">'),
+    ],
 }
 ALL = [token for tokens in TOKENS.values() for token in tokens]
 
@@ -129,6 +134,10 @@ def test_a_cut_makes_no_new_token(text: str, tokens: int) -> None:
         "xs |> List.map f <| ys; a <|> b; p || q",
         "List<T> x = a[0][i]; vec![0; 3]; x[mask] = y[args]",
         "<b>bold</b> <answer>42</answer> <p class='x'>",
+        '<div class="a_b" data-x="1"><img src="a_b.png"/></div> <image href="a.png"/> <my-element>',
+        "List<int> map<string, int> Vec<Option<T>> vector<size_t> static_cast<std::uint8_t>(x)",
+        "a<b, n_1<n_2, i_0 < n_max and x<y_max or y>z; 1 <a_b c> 2",
+        "<https://example.org/a_b> <first_last@example.org> <_io.TextIOWrapper name='x'> #include <my_types.h>",
         "[1] see [the docs](https://example.org) [x] done",
         '{"name": "ask", "arguments": {}}',
         "Übergröße, 東京, 🙂 and \u200b nothing else",
@@ -146,7 +155,24 @@ def test_text_without_brackets_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["<", "<a", "</", "<function", "[", "[TOOL_", "<w:", "<start_of_function_", "]~", "<|x|>"]
+    "part",
+    [
+        "<",
+        "<a",
+        "</",
+        "<function",
+        "[",
+        "[TOOL_",
+        "<w:",
+        "<start_of_function_",
+        "]~",
+        "<|x|>",
+        "_",
+        "<_",
+        "<a_b ",
+        "<a:",
+        "</_a b",
+    ],
 )
 def test_a_megabyte_takes_no_time(part: str) -> None:
     text = part * (1_000_000 // len(part))

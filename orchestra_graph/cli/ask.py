@@ -23,6 +23,7 @@ from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget
 from orchestra_graph.protocols.table import render_preferences
 from orchestra_graph.routers import Cheapest, Fixed, ProgramRouter, Random, Rules
+from orchestra_graph.runlog.measure import seconds_by_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.build import build_router, build_tools
 from orchestra_graph.turns import Turn
@@ -53,7 +54,13 @@ def ask(
     budget: Annotated[float | None, typer.Option(min=0, help="Dollars at most.")] = None,
     deadline: Annotated[float | None, typer.Option(min=0.001, help="Seconds at most.")] = None,
     turns: Annotated[int, typer.Option(min=1, help="Decisions at most.")] = 50,
-    log: Annotated[Path | None, typer.Option(help="Append the run to this log: a *.jsonl or *.jsonl.zst.")] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append the run to this log, a *.jsonl or *.jsonl.zst; "
+            "latencies measured in its earlier runs replace the catalog's."
+        ),
+    ] = None,
     route_only: Annotated[bool, typer.Option("--route-only", help="Show the first decision; call no tool.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON and nothing else.")] = False,
 ) -> None:
@@ -68,6 +75,7 @@ def ask(
     if route_only and log is not None:
         raise typer.BadParameter("--log goes with a whole run, --route-only with its first decision; drop one.")
     output = console()
+    run_log = None if log is None else open_log(log)
     lines = Workbench().catalog if catalog is None else Catalog.from_toml(catalog)
     preferences = read_wish(prefer, list(lines.tools))
     model = _router(router, lines)
@@ -78,10 +86,10 @@ def ask(
     graph = create_orchestrator(
         model,
         tools,
-        catalog=Catalog.of((tool.spec for tool in tools), router=lines.router),
+        catalog=_measured(Catalog.of((tool.spec for tool in tools), router=lines.router), log),
         preferences=preferences,
         budget=Budget(dollars=_or_infinity(budget), seconds=_or_infinity(deadline), turns=turns),
-        run_log=None if log is None else open_log(log),
+        run_log=run_log,
         **patience,
     )
     if not as_json:
@@ -171,6 +179,13 @@ def _router(name: str | None, catalog: Catalog) -> BaseChatModel:
     if name is None and catalog.router.model:
         return build_router(catalog.router, os.environ)
     return programs[name or "rules"]()
+
+
+def _measured(catalog: Catalog, log: Path | None) -> Catalog:
+    """The catalog with the latencies of the log's earlier runs; a new log has none."""
+    if log is None or not os.path.exists(log):
+        return catalog
+    return catalog.with_measured_latency(seconds_by_tool(log))
 
 
 def _tools(catalog: Catalog, *, from_file: bool) -> list[Tool]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestra_graph.catalog import Catalog, ModelSpec, ToolSpec
 from orchestra_graph.cli.terminal import console, counted, one_line, plain, print_json
+from orchestra_graph.runlog.measure import seconds_by_tool
 from orchestra_graph.tools.build import what_is_missing
 
 _HEADS: Final = ("tool", "kind", "$/M in", "$/M out", "$/call", "$/s", "p50", "ends", "model")
@@ -20,6 +21,9 @@ _NUMBERS: Final = ("$/M in", "$/M out", "$/call", "$/s", "p50")
 
 def check(
     catalog: Annotated[Path, typer.Argument(help="A catalog file, TOML.", show_default=False)],
+    log: Annotated[
+        Path | None, typer.Option(help="A run log: show the latencies measured in it, as `ask --log` uses them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the catalog as one line of JSON.")] = False,
 ) -> None:
     """Check a catalog file: every problem with its line, or the table of its tools. No model is called.
@@ -27,12 +31,14 @@ def check(
     A note tells what `orchestra ask` will still miss, for example a key: the file is valid all the same.
     """
     read = Catalog.from_toml(catalog)
+    if log is not None:
+        read = read.with_measured_latency(seconds_by_tool(log))
     if as_json:
         print_json(read.json_data)
         return
     output = console()
     output.print(_table(read))
-    for note in _notes(read):
+    for note in [*_notes(read), *([] if log is None else [_measured(read, log)])]:
         output.print(Text.assemble(("note: ", "yellow"), plain(note)))
     valid = f"valid: {counted(len(read.tools), 'tool')}, hash {read.hash[:12]}"
     output.print(Text.assemble((valid, "green"), f"  {plain(str(catalog))}"))
@@ -58,7 +64,7 @@ def _cells(name: str, line: ModelSpec) -> list[str]:
     price = line.price
     amounts = (price.input, price.output, price.per_call, price.per_second)
     prices = ["?", "?", "", ""] if price.source == "unknown" else [_amount(amount) for amount in amounts]
-    p50 = f"{line.latency.p50:g} s" if line.latency.p50 else ""
+    p50 = f"{round(line.latency.p50, 3):g} s" if line.latency.p50 else ""
     kind = ends = ""
     if isinstance(line, ToolSpec):
         kind = f"expert, {line.role}" if line.kind == "expert" else line.kind
@@ -89,3 +95,10 @@ def _notes(catalog: Catalog) -> list[str]:
     if not catalog.terminals:
         notes.append("no tool ends the run: the router will answer by itself, through final_answer")
     return notes
+
+
+def _measured(catalog: Catalog, log: Path) -> str:
+    names = [name for name, spec in catalog.tools.items() if spec.latency.source == "measured"]
+    if not names:
+        return f"{log}: too few answered calls to measure a latency; the catalog's stand"
+    return f"{', '.join(names)}: latency measured in {log}"

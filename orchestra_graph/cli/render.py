@@ -59,7 +59,9 @@ def _show_decision(console: Console, event: DecisionEvent) -> None:
         rows.append(("refused", Text(one_line(decision["problem"]["detail"]), "yellow")))
     unsent = [outcome["content"] for outcome in event["outcomes"].values() if outcome.get("unsent")]
     rows += [("unsent", Text(one_line(content), "yellow")) for content in unsent]
-    if event["seconds"] >= _SHOWN_SECONDS or any(charge["dollars"] for charge in event["charges"].values()):
+    paid = any(charge["dollars"] for charge in event["charges"].values())
+    # A log counts the work around a closing tool's call as its turn's; nobody decided for that long.
+    if paid or (event["seconds"] >= _SHOWN_SECONDS and decision["by"] != "closing"):
         rows.append(("decided", Text(_bill(event["charges"], event["seconds"]), "dim")))
     console.print(title)
     for label, text in rows:

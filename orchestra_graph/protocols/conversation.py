@@ -43,6 +43,9 @@ NO_TEXT: Final = "(no text)"
 _KEPT_VIEWS: Final = 1024
 """Runs whose messages are kept for their next turn."""
 
+_KEPT_TOKENS: Final = 16_000_000
+"""Bound on all that these runs hold, about 64 MB; the newest run is kept whatever its size."""
+
 _REASON_SHOWN: Final = 500
 """Tokens of a reply's text that are shown back."""
 
@@ -63,6 +66,7 @@ class ConversationProtocol(Protocol):
         self.system = system
         self.repair = repair
         self._shown: dict[str, _Shown] = {}
+        self._held = 0
 
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """One view, one reply."""
@@ -73,14 +77,20 @@ class ConversationProtocol(Protocol):
         """What the router reads in this situation."""
         run, turns = situation.turn_id.rpartition("-")[0], list(situation.turns.values())
         shown = self._shown.pop(run, None)
+        self._held -= 0 if shown is None else shown.held
         if shown is None or not shown.begins(situation, turns):
             shown = _Shown(situation, self._beginning(situation))
         for turn in turns[len(shown.turns) :]:
             shown.append(turn)
-        self._shown[run] = shown
-        while len(self._shown) > _KEPT_VIEWS:
-            self._shown.pop(next(iter(self._shown)))
+        self._keep(run, shown)
         return View(list(shown.messages), shown.tools, shown.tokens)
+
+    def _keep(self, run: str, shown: _Shown) -> None:
+        """Keep it for the run's next turn. Nobody tells when a run ends, so those not looked at for longest go."""
+        self._shown[run] = shown
+        self._held += shown.held
+        while len(self._shown) > _KEPT_VIEWS or (self._held > _KEPT_TOKENS and len(self._shown) > 1):
+            self._held -= self._shown.pop(next(iter(self._shown))).held
 
     def _beginning(self, situation: Situation) -> list[BaseMessage]:
         note = render_budget(situation.budget, Spent(0.0, 0.0, 0))
@@ -88,6 +98,7 @@ class ConversationProtocol(Protocol):
         return [self._opening(situation), *_earlier(situation.history), question]
 
     def _opening(self, situation: Situation) -> BaseMessage:
+        # System messages are the application's own words, so they are trusted like `self.system`: not neutralised.
         system = "\n\n".join([self.system, *(m.text for m in situation.history if isinstance(m, SystemMessage))])
         return _system_message(system, situation.catalog, situation.preferences)
 
@@ -100,6 +111,8 @@ class _Shown:
         self.messages = messages
         self.tools = functions(situation.catalog)
         self.tokens = estimate_tokens(messages) + function_tokens(situation.catalog)
+        # Without the system message, which runs share. Turns are held uncut, so they count beside their messages.
+        self.held = estimate_tokens([messages[1:], situation.question, *situation.history])
         self._start = _start(situation)
         self._catalog = situation.catalog
         self._budget = situation.budget
@@ -119,7 +132,9 @@ class _Shown:
         self._spent += Spent.of([turn])
         messages = _turn_messages(turn, self._catalog, render_budget(self._budget, self._spent))
         self.messages += messages
-        self.tokens += estimate_tokens(messages)
+        tokens = estimate_tokens(messages)
+        self.tokens += tokens
+        self.held += tokens + estimate_tokens([turn["decision"], turn["outcomes"]])
 
 
 def _start(situation: Situation) -> tuple[Any, ...]:

@@ -172,7 +172,7 @@ class Spool:
 def _drop_names(spares: dict[int, str], owner: Record) -> None:
     """Delete the spare names of a spool that is gone, unless they are those of the process that forked this one."""
     if owner["pid"] == os.getpid():
-        for name in spares.values():
+        for name in list(spares.values()):  # a daemon thread may go on
             _unlink(name)
 
 

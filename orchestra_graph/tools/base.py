@@ -43,6 +43,8 @@ class Request:
     """What earlier calls of this run brought, oldest first; errors are left out."""
     call_id: str = ""
     """Unique within all runs."""
+    conversation: str = ""
+    """What people and assistants said before the question, one line a message."""
 
 
 @dataclass(frozen=True, slots=True)

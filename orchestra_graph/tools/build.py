@@ -6,6 +6,7 @@ Kinds `mcp` and `node` are not built here: pass such tools to `create_orchestrat
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -126,8 +127,8 @@ def _search_problems(line: ToolSpec) -> Iterator[str]:
         yield f'provider = {line.provider!r}; expected "tavily", or path = a folder of documents'
     elif line.path is None:
         yield 'path is missing; expected a folder of documents, or provider = "tavily"'
-    elif not Path(line.path).exists():
-        yield f"path = {line.path!r} is not there; expected a folder of documents or an index file"
+    elif not os.path.exists(line.path):  # unlike Path.exists it does not raise where a folder may not be looked into
+        yield f"path = {line.path!r} is not there or may not be read; expected a folder of documents or an index file"
 
 
 def _has_search(lines: Mapping[str, ModelSpec]) -> bool:
@@ -172,5 +173,8 @@ def _import(spec: ToolSpec) -> Any:
     module, _, attribute = (spec.target or "").partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{spec.name}: target = {spec.target!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{spec.name}: target = {spec.target!r} cannot be imported: {said}; fix: mend the module or the target"
+        ) from error

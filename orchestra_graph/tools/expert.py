@@ -15,7 +15,7 @@ from orchestra_graph.attempts import ask
 from orchestra_graph.catalog import Role, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.meter import report
-from orchestra_graph.text import neutralise
+from orchestra_graph.text import neutralise, neutralise_values
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
 from orchestra_graph.tools.sandbox import Bubblewrap, Sandbox
 
@@ -114,7 +114,8 @@ class Expert(Tool):
 
 def prompt_text(request: Request) -> str:
     """What an expert reads: question, evidence, and the router's own request where there is one."""
-    parts = [f"Question:\n{neutralise(request.question)}"]
+    parts = [f"Conversation so far:\n{neutralise(request.conversation)}"] if request.conversation else []
+    parts.append(f"Question:\n{neutralise(request.question)}")
     if request.evidence:
         parts.append("Evidence:\n" + "\n\n".join(_numbered(request.evidence)))
     if request.args.get("request"):
@@ -147,7 +148,8 @@ def _boxed(text: str) -> Iterator[tuple[int, int]]:
 
 def _numbered(evidence: Sequence[Finding]) -> list[str]:
     return [
-        f"[{n}] {finding.tool} {json.dumps(finding.args, ensure_ascii=False)}\n{neutralise(finding.content)}"
+        f"[{n}] {finding.tool} {json.dumps(neutralise_values(finding.args), ensure_ascii=False)}\n"
+        f"{neutralise(finding.content)}"
         for n, finding in enumerate(evidence, 1)
     ]
 
@@ -156,7 +158,9 @@ def model_identity(model: BaseChatModel) -> dict[str, str]:
     """Model name and provider, as far as a chat model tells them; a price can be looked up by them."""
     name = getattr(model, "model_name", None) or getattr(model, "model", None)
     provider = model._get_ls_params().get("ls_provider")
-    known = {"model": name, "provider": provider}
+    base_url = getattr(model, "openai_api_base", None)
+    # A server of one's own speaks OpenAI's API, and has other prices.
+    known = {"model": name, "provider": provider if base_url is None else None, "base_url": base_url}
     return {key: value for key, value in known.items() if isinstance(value, str)}
 
 

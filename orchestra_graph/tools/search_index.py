@@ -91,10 +91,21 @@ def build_index(folder: str | Path, index_path: str | Path, *, progress: Progres
         progress: Told before each file, and at the end.
 
     Raises:
-        ConfigError: There is no such folder, nothing in it can be read, or the file is no index of this version.
+        ConfigError: There is no such folder, nothing in it can be read, or the file is no index of this version or
+            cannot be written.
         MissingError: A file needs the extra `search`.
     """
     root, target = Path(folder), Path(index_path)
+    try:
+        return _build(root, target, progress or (lambda done, total, source: None))
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(
+            f"{str(target)!r}: the index cannot be built ({type(error).__name__}: {error}); fix: build it in a file "
+            f"that you may write, LocalSearch.build({str(root)!r}, FILE), and name that file with `path`"
+        ) from error
+
+
+def _build(root: Path, target: Path, progress: Progress) -> IndexReport:
     if not root.is_dir():
         raise ConfigError(f"{str(root)!r}: expected a folder with documents; fix: check the path")
     if target.exists():
@@ -107,7 +118,7 @@ def build_index(folder: str | Path, index_path: str | Path, *, progress: Progres
         if not os.path.getsize(draft):
             _create(database)
         database.execute("BEGIN")
-        report = _update(database, root.resolve(), found, progress or (lambda done, total, source: None))
+        report = _update(database, root.resolve(), found, progress)
         database.execute("COMMIT")
         if not report.passages:
             reasons = "; ".join(f"{source}: {reason}" for source, reason in list(report.problems.items())[:3])
@@ -121,16 +132,18 @@ def check_index(path: Path) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if not path.is_file():
-        raise ConfigError(
-            f"{str(path)!r}: expected an index; fix: build it with LocalSearch.build(folder, {str(path)!r})"
-        )
     try:
+        if not path.is_file():
+            raise ConfigError(
+                f"{str(path)!r}: expected an index; fix: build it with LocalSearch.build(folder, {str(path)!r})"
+            )
         with closing(_open(path)) as database:
             application = database.execute("PRAGMA application_id").fetchone()[0]
             version = database.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.Error as error:
         raise ConfigError(f"{str(path)!r} is no search index ({error}); fix: name another file") from error
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be read ({error}); fix: name another file with `path`") from error
     if application != _APPLICATION:
         raise ConfigError(f"{str(path)!r} is no search index but another database; fix: name another file")
     if version != INDEX_VERSION:
@@ -178,6 +191,8 @@ def _create(database: sqlite3.Connection) -> None:
     try:
         database.executescript(_SCHEMA)
     except sqlite3.OperationalError as error:
+        if "fts5" not in str(error):
+            raise
         raise MissingError("SQLite's FTS5 module", f"use a Python whose sqlite3 has it ({error})") from error
 
 

@@ -34,7 +34,9 @@ from orchestra_graph.workbench.tasks.lookup import Chain, follow
 from orchestra_graph.workbench.world import World
 
 _PROMPT = re.compile(
-    r"Question:\n(?P<question>.*?)(?:\n\nEvidence:\n(?P<evidence>.*?))?(?:\n\nRequest:\n.*)?", re.DOTALL
+    r"(?:Conversation so far:\n.*\n\n)?"
+    r"Question:\n(?P<question>.*?)(?:\n\nEvidence:\n(?P<evidence>.*?))?(?:\n\nRequest:\n.*)?",
+    re.DOTALL,
 )
 _FINDING = re.compile(r"(?:^|\n\n)\[\d+\] \S+ \{.*\}\n")
 _OUTPUT = re.compile(r"```output\n(.*?)\n```", re.DOTALL)
