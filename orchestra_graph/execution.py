@@ -31,6 +31,9 @@ from orchestra_graph.turns import Outcome, Turn
 
 _log = logging.getLogger("orchestra_graph")
 
+_SHORTEST_CUT = 400
+"""Characters below which a piece of an older finding is not worth reading."""
+
 _CACHE_NAMESPACE = ("orchestra_graph", "calls")
 
 
@@ -220,9 +223,11 @@ def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: Mapping[str, str]) -
     for turn in reversed(turns.values()):
         for call in reversed(turn["decision"]["calls"]):
             outcome = turn["outcomes"].get(call["id"])
-            if outcome is None or outcome["error"] or room <= 0:
+            if outcome is None or outcome["error"]:
                 continue
-            content = cut(outcome["content"], room // 4)
+            if found and len(outcome["content"]) > room < _SHORTEST_CUT:
+                return found[::-1]
+            content = cut(outcome["content"], max(room, 0) // 4)
             room -= len(content)
             kind = kinds.get(call["tool"], "function")
             found.append({"tool": call["tool"], "kind": kind, "args": call["args"], "content": content})
