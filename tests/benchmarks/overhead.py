@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     args = parser.parse_args()
     gc.disable()
-    # In the working directory: on some machines making a file in /tmp costs a hundred times as much as elsewhere.
+    # In the working directory, where a log would be; /tmp is often another file system.
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".overhead-") as folder, asyncio.Runner() as runner:
         report = measure(args.pairs, Path(folder), runner)
     if args.json:
