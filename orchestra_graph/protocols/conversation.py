@@ -116,6 +116,7 @@ class _Shown:
         self._start = _start(situation)
         self._catalog = situation.catalog
         self._budget = situation.budget
+        self._is_bounded = bool(render_budget(situation.budget, Spent(0.0, 0.0, 0)))
         self._spent = Spent(0.0, 0.0, 0)
 
     def begins(self, situation: Situation, turns: list[Turn]) -> bool:
@@ -129,12 +130,20 @@ class _Shown:
     def append(self, turn: Turn) -> None:
         """Show one more turn."""
         self.turns.append(turn)
-        self._spent += Spent.of([turn])
-        messages = _turn_messages(turn, self._catalog, render_budget(self._budget, self._spent))
+        note = ""
+        if self._is_bounded:
+            self._spent += Spent.of([turn])
+            note = render_budget(self._budget, self._spent)
+        messages = _turn_messages(turn, self._catalog, note)
         self.messages += messages
         tokens = estimate_tokens(messages)
         self.tokens += tokens
-        self.held += tokens + estimate_tokens([turn["decision"], turn["outcomes"]])
+        self.held += tokens + sum(map(_uncut_tokens, turn["outcomes"].values()))
+
+
+def _uncut_tokens(outcome: Outcome) -> int:
+    artifacts = outcome.get("artifacts")
+    return estimate_tokens(outcome["content"]) + (estimate_tokens(artifacts) if artifacts else 0)
 
 
 def _start(situation: Situation) -> tuple[Any, ...]:
