@@ -15,7 +15,7 @@ from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.budgeting import closers
-from orchestra_graph.catalog import Catalog, ModelSpec
+from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
 from orchestra_graph.engine import Engine, final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
@@ -33,7 +33,7 @@ from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
 
-_RESERVED: Final = frozenset({"router", "closing", "fallback", FINAL_ANSWER})
+_RESERVED: Final = RESERVED_NAMES | {"closing", "fallback", FINAL_ANSWER}
 
 
 def create_orchestrator(
