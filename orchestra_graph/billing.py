@@ -35,6 +35,11 @@ def is_refusal(error: BaseException) -> bool:
     return any(status_of(e) is not None or type(e).__name__ in _NEVER_SENT for e in _chain(error))
 
 
+def is_bad_request(error: BaseException) -> bool:
+    """Whether the server understood who asks, but not what (HTTP 400 or 422)."""
+    return any(status_of(e) in (400, 422) for e in _chain(error))
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed when it is sent again."""
     for e in _chain(error):

@@ -122,6 +122,10 @@ class Limits(_Spec):
     """Attempts after the first one, for failures that may pass."""
     context_tokens: Annotated[int, Field(gt=0)] = 24_000
     """Evidence that an expert is shown."""
+    code_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Part of the evidence that programs and their output may take, where the protocol tells them apart."""
+    document_characters: Annotated[int, Field(gt=0)] | None = None
+    """Length to which each document is cut, where the protocol tells them apart; None leaves them whole."""
     result_tokens: Annotated[int, Field(gt=0)] = 4_000
     """Length to which a result is cut before the router reads it."""
     output_tokens: Annotated[int, Field(gt=0)] = 8_000

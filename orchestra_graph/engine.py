@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 from langchain_core.language_models import BaseChatModel
@@ -26,6 +26,9 @@ from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge
 
 _MOST_KEPT = 1024
+
+Constraint = Literal["required"]
+"""A reply must be a valid call: names and arguments follow the functions' schemas."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -75,6 +78,7 @@ class Engine:
     fallback: BaseChatModel | None
     fallback_spec: ModelSpec
     protocol: Protocol
+    constraint: Constraint | None
     preferences: Preferences
     budget: Budget
     closing: str | None
@@ -84,7 +88,7 @@ class Engine:
     started: set[str] = field(default_factory=set)
     """Ids of runs that began in this process and were never interrupted; the journal of any other is read."""
     _unwritten: dict[str, dict[str, Charge]] = field(default_factory=dict)
-    _bound: dict[tuple[int, int], tuple[Ask, BaseChatModel, list[dict[str, Any]]]] = field(default_factory=dict)
+    _bound: dict[tuple[bool, int, str | None], tuple[Ask, list[dict[str, Any]]]] = field(default_factory=dict)
     _by_run: dict[str, Setup] = field(default_factory=dict)
     _by_content: dict[bytes, Setup] = field(default_factory=dict)
 
@@ -111,17 +115,36 @@ class Engine:
             budget=Budget.model_validate(run["budget"]),
         )
 
-    def asking(self, model: BaseChatModel, view: View) -> Ask:
-        """How to ask the model with a view's functions bound; kept as long as protocols give the same list."""
-        if not view.tools:
-            return model.ainvoke
-        key = (id(model), id(view.tools))
+    def asking(self, run: RunHeader, view: View, *, fallback: bool = False) -> Ask:
+        """How to ask the router, or its fallback, with a view's functions bound and the protocol's parameters.
+
+        Kept as long as protocols give the same list of functions.
+        """
+        constraint = None if fallback or not view.tools else self.constraint_of(run)
+        key = (fallback, id(view.tools), constraint)
         kept = self._bound.get(key)
         if kept is None:
-            # Model and list are kept with it, so that their ids stay theirs.
-            kept = (_unwrapped(model.bind_tools(view.tools)), model, view.tools)
+            # The list is kept with it, so that its id stays its own.
+            kept = (self._asking(view.tools, constraint, fallback), view.tools)
             _keep(self._bound, key, kept)
         return kept[0]
+
+    def _asking(self, functions: list[dict[str, Any]], constraint: str | None, fallback: bool) -> Ask:
+        if fallback and self.fallback is not None:
+            return _unwrapped(self.fallback.bind_tools(functions)) if functions else self.fallback.ainvoke
+        parameters = dict(self.protocol.sampling)
+        if constraint is not None:
+            parameters["tool_choice"] = constraint
+        if not functions:
+            return partial(self.router.ainvoke, **parameters)
+        return _unwrapped(self.router.bind_tools(functions, **parameters))
+
+    def constraint_of(self, run: RunHeader) -> Constraint | None:
+        """How the router's replies are constrained in a run.
+
+        Never where the run will train: the server then reports the logprobs of a masked distribution, not the policy's.
+        """
+        return None if run.get("task", {}).get("purpose") == "train" else self.constraint
 
     def header(self, run: RunHeader) -> dict[str, Any]:
         """What the run log says of a run before its turns."""
@@ -136,6 +159,7 @@ class Engine:
             "budget": run["budget"],
             "policy": {"name": self.catalog.router.model or self.router.get_name()},
             "protocol": self.protocol.name,
+            "constraint": self.constraint_of(run),
             "versions": versions(),
         }
 

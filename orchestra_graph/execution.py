@@ -6,7 +6,6 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -25,14 +24,11 @@ from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.runlog.encoding import dump, load
 from orchestra_graph.state import BudgetLeft, CallTask
-from orchestra_graph.text import clean, cut
+from orchestra_graph.text import clean
 from orchestra_graph.tools.base import Finding, Request, Result
-from orchestra_graph.turns import Outcome, Turn
+from orchestra_graph.turns import Outcome
 
 _log = logging.getLogger("orchestra_graph")
-
-_SHORTEST_CUT = 400
-"""Characters below which a piece of an older finding is not worth reading."""
 
 _CACHE_NAMESPACE = ("orchestra_graph", "calls")
 
@@ -199,9 +195,10 @@ class Execution:
     def _cache_key(self, spec: ToolSpec) -> tuple[tuple[str, ...], str]:
         """Tool, version, arguments; question and evidence too, where the arguments are not all that the tool reads."""
         task, call = self._task, self._task["call"]
-        reads_run = "evidence" in task or not call["args"]
+        reads_run = "evidence" in task or "brief" in task or not call["args"]
         run = task["run"]
-        context = (run["conversation"], run["question"], task.get("evidence")) if reads_run else None
+        read = (run["conversation"], run["question"], task.get("evidence"), task.get("brief"))
+        context = read if reads_run else None
         content = orjson.dumps((spec.name, spec.version, call["args"], context), option=orjson.OPT_SORT_KEYS)
         return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()
 
@@ -210,36 +207,13 @@ class Execution:
         return time.perf_counter() - self._started + self._shift
 
 
-def findings(turns: dict[str, Turn], spec: ToolSpec, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What earlier calls brought, for a tool that reads evidence: the newest that fit its context, oldest first.
-
-    Args:
-        turns: Turns of the run so far.
-        spec: The tool that will read them.
-        kinds: Kind of each tool by name.
-    """
-    room = spec.limits.context_tokens * 4
-    found: list[dict[str, Any]] = []
-    for turn in reversed(turns.values()):
-        for call in reversed(turn["decision"]["calls"]):
-            outcome = turn["outcomes"].get(call["id"])
-            if outcome is None or outcome["error"]:
-                continue
-            if found and len(outcome["content"]) > room < _SHORTEST_CUT:
-                return found[::-1]
-            content = cut(outcome["content"], max(room, 0) // 4)
-            room -= len(content)
-            kind = kinds.get(call["tool"], "function")
-            found.append({"tool": call["tool"], "kind": kind, "args": call["args"], "content": content})
-    return found[::-1]
-
-
 def _request(task: CallTask) -> Request:
     return Request(
         args=task["call"]["args"],
         question=task["run"]["question"],
         conversation=task["run"]["conversation"],
         evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
+        brief=task.get("brief", ()),
         call_id=task["call"]["id"],
     )
 

@@ -16,7 +16,7 @@ from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
-from orchestra_graph.engine import Engine, final_answer_spec
+from orchestra_graph.engine import Constraint, Engine, final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
 from orchestra_graph.lifecycle import ClosingNode
@@ -32,6 +32,7 @@ from orchestra_graph.state import OrchestratorContext, OrchestratorInput, Orches
 from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
+from orchestra_graph.vllm import ChatVLLM
 
 _RESERVED: Final = RESERVED_NAMES | {"closing", "fallback", FINAL_ANSWER}
 
@@ -44,6 +45,7 @@ def create_orchestrator(
     preferences: Preferences | None = None,
     budget: Budget | None = None,
     protocol: Protocol | None = None,
+    constraint: Constraint | Literal["auto"] | None = "auto",
     run_log: RunLog | None = None,
     cache: BaseCache[Any] | None = None,
     closing: str | None = None,
@@ -60,6 +62,8 @@ def create_orchestrator(
         preferences: What matters, unless a run's context says otherwise.
         budget: What a run may spend, unless its context says otherwise.
         protocol: What the router reads and how its reply is parsed; `ConversationProtocol()` by default.
+        constraint: `required` makes the router's server write nothing but valid calls; `auto`, the default, does so for
+            a `ChatVLLM` where the protocol allows it. Never done in runs whose context says `purpose: train`.
         run_log: Where each run is written as one line.
         cache: Answers repeated calls of the tools whose catalog line says `cache = true`.
         closing: Terminal tool that answers when the budget is used up; the cheapest one by default.
@@ -82,6 +86,8 @@ def create_orchestrator(
         cache=(cache, BaseCache | None),
         fallback=(None if fallback == "rules" else fallback, BaseChatModel | None),
     )
+    if constraint not in ("auto", "required", None):
+        raise ConfigError(f"constraint = {constraint!r}; expected 'auto', 'required' or None")
     if max_malformed < 1:
         raise ConfigError(f"max_malformed = {max_malformed}; expected at least 1")
     made = _by_name(tools)
@@ -89,13 +95,17 @@ def create_orchestrator(
     if isinstance(router, ProgramRouter):
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
+    spoken = protocol or ConversationProtocol()
+    complete = _complete(catalog, made, router)
+    spoken.check(complete)
     engine = Engine(
-        catalog=_complete(catalog, made, router),
+        catalog=complete,
         tools=made,
         router=router,
         fallback=decider,
         fallback_spec=_priced(Catalog(tools={}, router=_identified(decider))).router,
-        protocol=protocol or ConversationProtocol(),
+        protocol=spoken,
+        constraint=_constraint(spoken, router) if constraint == "auto" else constraint,
         preferences=preferences or Preferences(),
         budget=budget or Budget(),
         closing=closing,
@@ -123,6 +133,10 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
         graph.add_edge(name, "router")
     graph.add_node("closing", ClosingNode(engine, portal), destinations=(END,))
     return graph
+
+
+def _constraint(protocol: Protocol, router: BaseChatModel) -> Constraint | None:
+    return "required" if protocol.constrains and isinstance(router, ChatVLLM) else None
 
 
 def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:

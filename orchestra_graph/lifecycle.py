@@ -21,7 +21,8 @@ from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.events import AnswerEvent, DecisionEvent, OutcomeEvent
-from orchestra_graph.execution import Execution, findings
+from orchestra_graph.evidence import evidence_for, situation_of
+from orchestra_graph.execution import Execution
 from orchestra_graph.ledger import totals
 from orchestra_graph.meter import current_meter
 from orchestra_graph.node import Node
@@ -118,14 +119,13 @@ class ClosingNode(Node):
     ) -> Turn:
         """The turn in which one closing tool is called."""
         engine, run = self._engine, state["run"]
-        kinds = {name: other.kind for name, other in engine.setup(run).catalog.tools.items()}
         turn = _closing_turn(run, len(turns), spec.name, stopped_by)
         task: CallTask = {
             "run": run,
             "turn": turn["id"],
             "call": turn["decision"]["calls"][0],
             "left": purse.for_call(spec),
-            "evidence": findings(turns, spec, kinds),
+            **await evidence_for(engine.protocol, situation_of(engine.setup(run), state, turns), spec),
         }
         _tell_decision(engine, run, turn)
         started = time.perf_counter()
@@ -176,7 +176,8 @@ def finish(
         "ledger": ledger,
     }
     get_stream_writer()(event)
-    return {"messages": [AIMessage(answer)], "answer": answer, "stopped_by": stopped_by, "ledger": ledger}
+    messages = engine.protocol.transcript(turns, answer)
+    return {"messages": messages, "answer": answer, "stopped_by": stopped_by, "ledger": ledger}
 
 
 def _given(model: type[M], value: Any, default: M) -> M:

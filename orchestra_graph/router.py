@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,22 +15,24 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
 from orchestra_graph.attempts import DeadlineError, ask, send
-from orchestra_graph.billing import describe, is_transient
+from orchestra_graph.billing import describe, is_bad_request, is_transient
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
 from orchestra_graph.events import DecisionEvent
-from orchestra_graph.execution import findings
+from orchestra_graph.evidence import Evidence, evidence_for, situation_of, texts_of
 from orchestra_graph.ledger import ROUTER
 from orchestra_graph.lifecycle import begin, finish
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
-from orchestra_graph.protocols.base import Situation, View
+from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
-from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new, question_of
+from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new
 from orchestra_graph.turns import Decision, Outcome, StoppedBy, Turn, TurnBy
 from orchestra_graph.vllm import take_capture
+
+Asking = Generator[View, AIMessage, Decision]
 
 NODE = "router"
 CLOSING = "closing"
@@ -102,7 +105,8 @@ class _Deciding:
         self._turns = state["turns"]
         self._setup = setup
         self._purse = purse
-        self._id = f"{self._run['id'][:8]}-{len(self._turns)}"
+        self._situation = situation_of(setup, state, self._turns)
+        self._id = self._situation.turn_id
         self._captures: list[Any] = []
         self._by = by
         self._is_late = False
@@ -139,23 +143,16 @@ class _Deciding:
         }
         if decision is None:
             return Command(goto=CLOSING, update={"stopped_by": stopped_by, "turns": {self._id: turn}})
-        return self._record(turn)
+        return await self._record(turn)
 
     async def _decide(self, meter: Meter) -> Decision | None:
         """The decision, or None when the budget does not pay for asking, in dollars or in time."""
-        history, _ = question_of(self._state["messages"])
-        situation = Situation(
-            question=self._run["question"],
-            catalog=self._setup.catalog,
-            preferences=self._setup.preferences,
-            budget=self._setup.budget,
-            turns=self._turns,
-            history=history,
-            turn_id=self._id,
-        )
-        asking = self._engine.protocol.decide(situation)
-        view = next(asking)
-        while True:
+        protocol = self._engine.protocol
+        asking = protocol.decide(self._situation)
+        view, decision = await _advance(protocol, asking, None)
+        if view is None and decision is not None:
+            self._by = decision["by"]
+        while view is not None:
             if not self._affords(view, meter):
                 return None
             try:
@@ -165,11 +162,8 @@ class _Deciding:
                 return None
             except Exception as error:
                 return self._failed(error)
-            try:
-                view = asking.send(reply)
-            except StopIteration as done:
-                decision: Decision = done.value
-                return decision
+            view, decision = await _advance(protocol, asking, reply)
+        return decision
 
     def _affords(self, view: View, meter: Meter) -> bool:
         """Whether the budget pays for one more request beside those that this decision has made."""
@@ -179,8 +173,7 @@ class _Deciding:
         return self._purse.affords(made + meter.spec.least_dollars(view.tokens))
 
     async def _ask(self, view: View, meter: Meter) -> AIMessage:
-        fallback = self._engine.fallback if self._by == "fallback" else None
-        router = self._engine.asking(fallback or self._engine.router, view)
+        router = self._engine.asking(self._run, view, fallback=self._by == "fallback")
 
         async def attempt() -> AIMessage:
             with meter.request(view.tokens) as answered:
@@ -203,13 +196,20 @@ class _Deciding:
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
         if not is_transient(error):
-            raise RouterError(f"the router's model failed: {describe(error)}") from error
+            raise RouterError(f"the router's model failed: {describe(error)}{self._hint(error)}") from error
         detail = f"the router's model gave no reply: {describe(error)}"
         return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}
 
-    def _record(self, turn: Turn) -> Command[Any]:
+    def _hint(self, error: Exception) -> str:
+        """What may mend a request that the server refused, where the request is not the plainest one."""
+        constraint = self._engine.constraint_of(self._run) if self._by == "router" else None
+        if constraint is None or not is_bad_request(error):
+            return ""
+        return f'; if the server cannot take tool_choice="{constraint}", pass constraint=None'
+
+    async def _record(self, turn: Turn) -> Command[Any]:
         engine, run_id = self._engine, self._run["id"]
-        tasks = self._tasks(turn)
+        tasks = await self._tasks(turn)
         if engine.run_log is not None:
             for capture in self._captures:
                 name = f"{turn['id']}:{len(turn.get('captures', ()))}"
@@ -234,7 +234,7 @@ class _Deciding:
             return Command(goto=END, update={**update, "turns": {turn["id"]: turn}})
         return Command(goto=tasks or [NODE], update={"turns": {turn["id"]: turn}})
 
-    def _tasks(self, turn: Turn) -> list[Send]:
+    async def _tasks(self, turn: Turn) -> list[Send]:
         """A task for each call that the budget allows; the others get their outcome at once."""
         purse = self._purse
         purse.spend(turn)
@@ -246,19 +246,29 @@ class _Deciding:
                 continue
             spec = self._setup.catalog.tools[call["tool"]]
             reads = self._engine.tools[call["tool"]].reads_evidence
-            evidence = findings(self._turns, spec, self._kinds()) if reads else []
-            refusal = purse.reserve(spec, [self._run["question"], *(f["content"] for f in evidence)])
+            evidence = await evidence_for(self._engine.protocol, self._situation, spec) if reads else Evidence()
+            refusal = purse.reserve(spec, [self._run["question"], *texts_of(evidence)])
             if refusal is not None:
                 turn["outcomes"][call["id"]] = _unsent(refusal)
                 continue
-            task: CallTask = {"run": self._run, "turn": turn["id"], "call": call, "left": purse.for_call(spec)}
-            if reads:
-                task["evidence"] = evidence
+            left = purse.for_call(spec)
+            task: CallTask = {"run": self._run, "turn": turn["id"], "call": call, "left": left, **evidence}
             tasks.append(Send(call["tool"], task))
         return tasks
 
-    def _kinds(self) -> Mapping[str, str]:
-        return {name: spec.kind for name, spec in self._setup.catalog.tools.items()}
+
+async def _advance(
+    protocol: Protocol, asking: Asking, reply: AIMessage | None
+) -> tuple[View, None] | tuple[None, Decision]:
+    """Hand a reply to the protocol: the next view, or the decision."""
+    return await asyncio.to_thread(_next, asking, reply) if protocol.blocks else _next(asking, reply)
+
+
+def _next(asking: Asking, reply: AIMessage | None) -> tuple[View, None] | tuple[None, Decision]:
+    try:
+        return (next(asking) if reply is None else asking.send(reply)), None
+    except StopIteration as done:  # which cannot cross a thread
+        return None, done.value
 
 
 def _unsent(why: str) -> Outcome:

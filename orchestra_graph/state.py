@@ -84,6 +84,8 @@ class CallTask(TypedDict):
     call: Call
     evidence: NotRequired[list[dict[str, Any]]]
     """Findings, for tools that read them."""
+    brief: NotRequired[list[dict[str, Any]]]
+    """In their place: messages that the protocol wrote for the tool."""
     left: BudgetLeft
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-TurnBy = Literal["router", "fallback", "closing"]
+TurnBy = Literal["router", "fallback", "closing", "expert"]
 StoppedBy = Literal["answer", "dollars", "seconds", "turns", "router"]
 ChargeStatus = Literal["paid", "failed", "uncertain", "cached"]
 ProblemKind = Literal[
@@ -44,7 +44,7 @@ class Decision(TypedDict):
     reason: str
     """The text that the router gave beside its calls."""
     by: TurnBy
-    """Who decided: turns that the policy did not choose earn it no reward."""
+    """Who decided: turns that the policy did not choose earn it no reward. `expert`: its reply held the calls."""
     problem: NotRequired[Problem]
     """What of the reply could not be executed; with no calls beside it the reply was malformed."""
     repaired: NotRequired[list[str]]

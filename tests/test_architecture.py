@@ -19,7 +19,7 @@ LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "text", "toml_lines", "portal", "turns"),
-    ("catalog", "billing", "deadlines", "node"),
+    ("catalog", "billing", "deadlines", "node", "tokens"),
     ("prices", "preferences"),
     ("catalog_file", "ledger", "wish"),
     ("state", "events"),
@@ -28,10 +28,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols", "tools", "runlog"),
     ("routers", "report"),
     ("engine", "workbench"),
-    ("budgeting", "execution"),
+    ("budgeting", "evidence"),
+    ("execution",),
     ("lifecycle",),
     ("router",),
-    ("graph", "middleware"),
+    ("graph", "middleware", "serving", "retriever"),
     ("", "workbench.trial"),
     ("cli",),
 )

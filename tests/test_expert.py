@@ -12,7 +12,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from orchestra_graph.catalog import Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
-from orchestra_graph.execution import findings
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.meter import Meter
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
@@ -102,28 +101,6 @@ async def test_a_prompt_of_ones_own() -> None:
     model = ScriptedExpert("reply")
     await Expert(model, name="expert", prompt="Be brief.").run(request())
     assert model.prompts[0][0].text == "Be brief."
-
-
-def turn(index: int, content: str, *, error: bool = False) -> Any:
-    call = {"id": f"t-{index}-0", "tool": "search", "args": {"n": index}}
-    outcome = {"content": content, "error": error}
-    decision = {"calls": [call], "reason": "", "by": "router"}
-    return {"id": f"t-{index}", "index": index, "decision": decision, "charges": {}, "outcomes": {call["id"]: outcome}}
-
-
-def test_evidence_is_the_newest_that_fits_oldest_first_without_errors() -> None:
-    turns = {f"t-{n}": turn(n, str(n) * 30, error=n == 2) for n in range(4)}
-    spec = ToolSpec(name="expert", limits=Limits(context_tokens=16))
-    found = findings(turns, spec, {"search": "search"})
-    assert [(f["args"]["n"], f["content"]) for f in found] == [(1, "1" * 30), (3, "3" * 30)]
-    assert {f["kind"] for f in found} == {"search"}
-
-
-def test_evidence_of_one_long_result_is_cut_to_the_context() -> None:
-    spec = ToolSpec(name="expert", limits=Limits(context_tokens=5))
-    content = findings({"t-0": turn(0, "x" * 100)}, spec, {})[0]["content"]
-    assert content.count("x") == 20
-    assert "80 of 100 characters cut" in content
 
 
 # Role answer.

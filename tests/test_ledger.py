@@ -108,6 +108,7 @@ class World:
             budget=Budget(),
             closing=None,
             max_malformed=3,
+            constraint=None,
             run_log=self.log,
             cache=self.cache,
         )

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from orchestra_graph.catalog import Catalog
+from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.turns import Decision, Turn
 
@@ -50,7 +51,42 @@ class Protocol(ABC):
     """How a router is spoken to."""
 
     name: ClassVar[str]
+    sampling: Mapping[str, Any] = MappingProxyType({})
+    """Request parameters that the protocol fixes, by OpenAI's names: `temperature`, `max_tokens`, ..."""
+    constrains: bool = False
+    """Whether a server that can should be made to reply with a valid call (`tool_choice="required"`)."""
+    blocks: bool = False
+    """Whether writing a view may wait for a disk or a server; it is then done in a thread."""
 
     @abstractmethod
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
-        """Yield what the router reads, receive its reply, return the decision. Never raises on a reply."""
+        """Yield what the router reads, receive its reply, return the decision. Never raises on a reply.
+
+        A protocol that knows the decision already returns it without a view: no model is asked then, and the
+        decision's `by` stands.
+        """
+
+    def check(self, catalog: Catalog) -> None:  # noqa: B027  (most protocols can speak of any catalog)
+        """Check that the protocol can speak of a catalog; called when the graph is built.
+
+        Raises:
+            ConfigError: Names the line that does not fit.
+        """
+
+    def brief(self, situation: Situation, spec: ToolSpec) -> list[dict[str, Any]] | None:
+        """What a tool that reads evidence is shown, as messages in OpenAI's format; None for the graph's own findings.
+
+        Args:
+            situation: As the decision saw it that calls the tool.
+            spec: The tool's line of the catalog.
+        """
+        return None
+
+    def transcript(self, turns: Mapping[str, Turn], answer: str) -> list[BaseMessage]:
+        """What a run leaves in the conversation when it ends: its answer, unless the protocol needs more of it later.
+
+        Args:
+            turns: All turns of the run.
+            answer: Its answer.
+        """
+        return [AIMessage(answer)]

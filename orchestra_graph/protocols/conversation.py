@@ -61,6 +61,7 @@ class ConversationProtocol(Protocol):
     """
 
     name: ClassVar[str] = "conversation"
+    constrains = True
 
     def __init__(self, *, system: str = SYSTEM, repair: bool = True) -> None:
         self.system = system

@@ -45,6 +45,8 @@ class Request:
     """Unique within all runs."""
     conversation: str = ""
     """What people and assistants said before the question, one line a message."""
+    brief: Sequence[dict[str, Any]] = ()
+    """Messages in OpenAI's format that the router's protocol has for this tool, in place of question and evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class Tool(ABC):
 
     Attributes:
         spec: Name, description, parameters, price and limits. A catalog given to the graph overrides it by name.
-        reads_evidence: Whether `Request.evidence` is filled; it travels with every call, so only where it is read.
+        reads_evidence: Whether `Request.evidence`, or `Request.brief`, is filled; it travels with every call, so only
+            where it is read.
     """
 
     spec: ToolSpec
