@@ -62,7 +62,7 @@ def findings(situation: Situation, spec: ToolSpec) -> list[dict[str, Any]]:
     """What earlier calls brought: the newest that fit the context of the tool that will read them, oldest first."""
     room = spec.limits.context_tokens * 4
     found: list[dict[str, Any]] = []
-    for turn in reversed(situation.turns.values()):
+    for turn in reversed(list(situation.turns.values())):
         for call in reversed(turn["decision"]["calls"]):
             outcome = turn["outcomes"].get(call["id"])
             if outcome is None or outcome["error"]:

@@ -47,7 +47,7 @@ class CallNode(Node):
         outcome = await execution.carry_out()
         update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": execution.charges}
         if self._engine.run_log is not None:
-            self._engine.run_log.journal(run_id, {"kind": "turn", "turn": update})
+            self._engine.run_log.journal(run_id, {"kind": "turn", "turn": update}, hold=True)
         event: OutcomeEvent = {
             "type": "outcome",
             "run": run_id,

@@ -215,7 +215,7 @@ class _Deciding:
                 name = f"{turn['id']}:{len(turn.get('captures', ()))}"
                 turn.setdefault("captures", []).append(name)
                 engine.run_log.journal(run_id, {"kind": "capture", "id": name, "turn": turn["id"], **capture})
-            engine.run_log.journal(run_id, {"kind": "turn", "turn": turn})
+            engine.run_log.journal(run_id, {"kind": "turn", "turn": turn}, hold=True)
         event: DecisionEvent = {
             "type": "decision",
             "run": run_id,

@@ -42,14 +42,19 @@ class RunLog:
         self._lines = Appender(self.path)
         self._spool = Spool(spool_folder(self.path))
 
-    def journal(self, run_id: str, record: Mapping[str, Any]) -> None:
+    def journal(self, run_id: str, record: Mapping[str, Any], *, hold: bool = False) -> None:
         """Keep one record of a run that goes on; a few microseconds.
+
+        Args:
+            run_id: The run.
+            record: What has happened.
+            hold: It tells what came back; let it wait for the record of what is sent next.
 
         Raises:
             RunLogError: It could not be written.
         """
         try:
-            self._spool.append(run_id, record)
+            self._spool.append(run_id, record, hold=hold)
         except OSError as error:
             raise RunLogError(f"{self._spool.folder}: cannot be written: {error.strerror}") from error
 

@@ -1,7 +1,8 @@
 """What runs have journalled so far: one file a run in a folder beside the log.
 
-Each record is appended by one `write` and begins with a newline, so that a record torn by a crash does not spoil the
-one after it. The first record of a process says which process it is: `repair` must not fold a run that goes on. A
+Records that only tell what came back may be held until the next one that must be written: what is sent next. A process
+that is killed in between, which are microseconds, leaves an attempt without its charge, as if it had not come back.
+Each record begins with a newline, so that a record torn by a crash does not spoil the one after it. The first record of a process says which process it is: `repair` must not fold a run that goes on. A
 process that takes up another's run appends to the same file. Two that go on with one run at once are not kept apart.
 
 To make and delete a file costs more than all the writes of a run: ext4, for one, passes by each file that was deleted
@@ -69,14 +70,21 @@ class Spool:
         """Descriptors of empty files."""
         self._spares: dict[int, str] = {}
         """Names that this process gave to its files, by descriptor."""
-        weakref.finalize(self, _drop_names, self._spares, self._owner)
+        self._held: dict[str, bytes] = {}
+        """Records by run that will be written with its next one."""
+        weakref.finalize(self, _leave, folder, self._spares, self._held, self._owner)
 
     def __del__(self) -> None:
         for descriptor in (*self._open.values(), *self._free):
             os.close(descriptor)
 
-    def append(self, run_id: str, record: Mapping[str, Any]) -> None:
+    def append(self, run_id: str, record: Mapping[str, Any], *, hold: bool = False) -> None:
         """Append one record to a run's journal.
+
+        Args:
+            run_id: The run.
+            record: What has happened.
+            hold: Write it together with the run's next record that is not held, or when the process ends.
 
         Raises:
             OSError: It could not be written.
@@ -85,13 +93,25 @@ class Spool:
         if self._owner["pid"] != os.getpid():
             self._start_over()
         with self._lock:
-            descriptor = self._open.get(run_id)
-            write_all(self._take(run_id) if descriptor is None else descriptor, line)
+            if hold and len(self._held) < _MOST_OPEN:
+                self._held[run_id] = self._held.get(run_id, b"") + line
+            else:
+                self._write(run_id, line)
+
+    def _write(self, run_id: str, line: bytes) -> None:
+        """Write what was held of a run, and a line."""
+        descriptor = self._open.get(run_id)
+        if descriptor is None:
+            descriptor = self._take(run_id)
+        write_all(descriptor, self._held.pop(run_id, b"") + line)
 
     def read(self, run_id: str) -> Journal | None:
         """A run's journal, or None where there is none."""
+        with self._lock:
+            if run_id in self._held:
+                self._write(run_id, b"")
         try:
-            return read_journal(self._file(run_id))
+            return read_journal(_file(self.folder, run_id))
         except FileNotFoundError:
             return None
 
@@ -100,7 +120,8 @@ class Spool:
         if self._owner["pid"] != os.getpid():
             self._start_over()
         with self._lock:
-            _unlink(self._file(run_id))
+            self._held.pop(run_id, None)
+            _unlink(_file(self.folder, run_id))
             descriptor = self._open.pop(run_id, None)
             if descriptor is not None:
                 self._recycle(descriptor)
@@ -110,6 +131,7 @@ class Spool:
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._owner.update(this_process())
         self._spares.clear()
+        self._held.clear()
         while self._open:
             os.close(self._open.popitem()[1])
         while self._free:
@@ -123,7 +145,7 @@ class Spool:
             self._close(self._free.pop() if self._free else self._open.pop(next(iter(self._open))))
         try:
             write_all(descriptor, owner)
-            os.link(self._spares[descriptor], self._file(run_id))
+            os.link(self._spares[descriptor], _file(self.folder, run_id))
         except FileNotFoundError:  # the spare name was deleted
             self._close(descriptor)
             descriptor = self._by_name(run_id, owner)
@@ -134,7 +156,7 @@ class Spool:
         return descriptor
 
     def _by_name(self, run_id: str, owner: bytes) -> int:
-        descriptor = open_to_append(self._file(run_id))
+        descriptor = open_to_append(_file(self.folder, run_id))
         try:
             write_all(descriptor, owner)
         except OSError:
@@ -163,16 +185,23 @@ class Spool:
             _unlink(name)
         os.close(descriptor)
 
-    def _file(self, run_id: str) -> str:
-        """A file name for any run id: the id itself where it can be one."""
-        name = run_id if _FILE_NAME.fullmatch(run_id) else hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()
-        return f"{self.folder}/{name}.jsonl"
+
+def _file(folder: Path, run_id: str) -> str:
+    """A file name for any run id: the id itself where it can be one."""
+    name = run_id if _FILE_NAME.fullmatch(run_id) else hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()
+    return f"{folder}/{name}.jsonl"
 
 
-def _drop_names(spares: dict[int, str], owner: Record) -> None:
-    """Delete the spare names of a spool that is gone, unless they are those of the process that forked this one."""
+def _leave(folder: Path, spares: dict[int, str], held: dict[str, bytes], owner: Record) -> None:
+    """Write what a spool that is gone held, and delete its spare names, unless they are of a process that forked."""
     if owner["pid"] == os.getpid():
-        for name in list(spares.values()):  # a daemon thread may go on
+        for run_id, lines in list(held.items()):  # a daemon thread may go on
+            descriptor = open_to_append(_file(folder, run_id))
+            try:
+                write_all(descriptor, lines)
+            finally:
+                os.close(descriptor)
+        for name in list(spares.values()):
             _unlink(name)
 
 
