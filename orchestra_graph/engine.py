@@ -211,7 +211,7 @@ class Engine:
         """
         kept = self._unwritten.pop(call_id, None) or {}
         if self.run_log is None or run_id in self.started:
-            return _next_try(kept), kept
+            return _next_try(kept) if kept else 0, kept
         charges: dict[str, Charge] = {}
         for key, record in self.run_log.attempts(run_id).items():
             if _owner(key) == call_id:
@@ -242,8 +242,7 @@ def _owner(key: str) -> str:
 
 def _next_try(charges: Mapping[str, Charge]) -> int:
     """The number after those in the keys `{id}#{try}` and `{id}#{try}.{request}`."""
-    tries = [int(key.partition("#")[2].partition(".")[0]) for key in charges if "/" not in key]
-    return max(tries, default=-1) + 1
+    return 1 + max((int(key.partition("#")[2].partition(".")[0]) for key in charges if "/" not in key), default=-1)
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> None:

@@ -122,8 +122,8 @@ def totals(turns: Mapping[str, Turn]) -> LedgerTotals:
 def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
     """Who did something in a turn, and its wall seconds."""
     decision = turn["decision"]
-    if decision["by"] != "closing":
-        yield ROUTER if decision["by"] == "router" else FALLBACK, turn["seconds"]
+    if decision["by"] in (ROUTER, FALLBACK):
+        yield decision["by"], turn["seconds"]
     for call in decision["calls"]:
         outcome = turn["outcomes"].get(call["id"])
         if outcome is not None and not outcome.get("unsent"):

@@ -314,7 +314,9 @@ def test_a_call_that_was_not_sent_is_none() -> None:
     assert "search" not in totals({"t-0": turn(outcomes=outcomes)})["tools"]
 
 
-@pytest.mark.parametrize(("by", "names"), [("router", ["router"]), ("fallback", ["fallback"]), ("closing", [])])
+@pytest.mark.parametrize(
+    ("by", "names"), [("router", ["router"]), ("fallback", ["fallback"]), ("closing", []), ("expert", [])]
+)
 def test_decisions_are_counted_by_who_made_them(by: str, names: list[str]) -> None:
     tools = totals({"t-0": turn(by)})["tools"]
     assert list(tools) == names

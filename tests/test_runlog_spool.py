@@ -71,6 +71,45 @@ def test_runs_one_after_another_use_the_same_file(path: Path) -> None:
     assert len(read(path)[0]) == 20
 
 
+def held(path: Path) -> list[str]:
+    """Kinds of the records in the one file of a spool, without looking through the log, which would write them."""
+    (file,) = Path(f"{path}.spool").glob("*.jsonl")
+    return [json.loads(line)["kind"] for line in file.read_text().split()]
+
+
+def test_what_came_back_is_written_with_what_is_sent_next(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("a", attempt("a"))
+    log.journal("a", {"kind": "turn", "turn": {"id": "a-0", "charges": {}}}, hold=True)
+    log.journal("a", {"kind": "waiting"}, hold=True)
+    assert held(path) == ["owner", "attempt"]
+    log.journal("a", attempt("a", 1))
+    assert held(path) == ["owner", "attempt", "turn", "waiting", "attempt"]
+
+
+def test_what_is_held_can_be_read(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("a", attempt("a"))
+    charge = {"tool": "a", "status": "paid", "dollars": 1.0, "seconds": 1.0}
+    log.journal("a", {"kind": "turn", "turn": {"id": "a-0", "charges": {"a#0": charge}}}, hold=True)
+    assert log.charges("a") == {"a#0": charge}
+
+
+def test_what_is_held_of_a_run_that_ended_is_dropped(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("a", attempt("a"))
+    log.journal("a", {"kind": "waiting"}, hold=True)
+    log.finish("a", trajectory())
+    del log
+    gc.collect()
+    assert spools(path) == []
+
+
+def test_what_is_held_is_written_when_the_process_ends(path: Path) -> None:
+    done = python("log.journal('a', attempt('a'))\nlog.journal('a', {'kind': 'waiting'}, hold=True)", path)
+    assert (done.stderr, held(path)) == ("", ["owner", "attempt", "waiting"])
+
+
 def test_300_runs_at_a_time_keep_few_files_open(path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     log = RunLog(path)

@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -22,7 +22,7 @@ from orchestra_graph.preferences import Preferences
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.protocols.reply import read_reply
 from orchestra_graph.protocols.table import render_budget, render_preferences, render_table, without_budget
-from orchestra_graph.text import cut, estimate_tokens, neutralise, neutralise_values
+from orchestra_graph.text import CHARACTERS_PER_TOKEN, cut, estimate_tokens, neutralise, neutralise_values
 from orchestra_graph.turns import Call, Decision, Outcome, Turn
 
 SYSTEM: Final = """\
@@ -49,7 +49,13 @@ _KEPT_TOKENS: Final = 16_000_000
 _REASON_SHOWN: Final = 500
 """Tokens of a reply's text that are shown back."""
 
+_ASSISTANT: Final = AIMessage("")
+_RESULT: Final = ToolMessage("", tool_call_id="")
+
 _REMARKS: Final = re.compile(rf"\n\n\((?:{REPAIRED}|{PART_PROBLEM}).*\)\Z", re.DOTALL)
+
+
+M = TypeVar("M", bound=BaseMessage)
 
 
 class ConversationProtocol(Protocol):
@@ -137,9 +143,15 @@ class _Shown:
             note = render_budget(self._budget, self._spent)
         messages = _turn_messages(turn, self._catalog, note)
         self.messages += messages
-        tokens = estimate_tokens(messages)
+        tokens = sum(map(_tokens, messages))
         self.tokens += tokens
         self.held += tokens + sum(map(_uncut_tokens, turn["outcomes"].values()))
+
+
+def _tokens(message: BaseMessage) -> int:
+    """About how many tokens one of our own messages is; what a call says is told by its arguments."""
+    calls = message.tool_calls if isinstance(message, AIMessage) else ()
+    return len(message.content) // CHARACTERS_PER_TOKEN + 1 + sum(estimate_tokens(call["args"]) for call in calls)
 
 
 def _uncut_tokens(outcome: Outcome) -> int:
@@ -206,7 +218,7 @@ def _assistant(said: str, calls: list[Call], ids: list[str]) -> AIMessage:
         {"name": call["tool"], "args": neutralise_values(call["args"]), "id": call_id, "type": "tool_call"}
         for call, call_id in zip(calls, ids, strict=True)
     ]
-    return AIMessage(said, tool_calls=tool_calls)
+    return _like(_ASSISTANT, content=said, tool_calls=tool_calls)
 
 
 def _remarks(decision: Decision) -> Iterator[str]:
@@ -228,7 +240,12 @@ def _result(call: Call, call_id: str, outcome: Outcome | None, catalog: Catalog)
         text = ANSWERED_BY.format(name=outcome["by"]) + text
     if outcome["error"]:
         return ToolMessage(f"Error: {text}", tool_call_id=call_id, name=call["tool"], status="error")
-    return ToolMessage(text, tool_call_id=call_id, name=call["tool"])
+    return _like(_RESULT, content=text, tool_call_id=call_id, name=call["tool"])
+
+
+def _like(message: M, **fields: Any) -> M:
+    """A message with other fields. Its constructor would validate what is valid already, at a percent of a turn."""
+    return message.model_copy(update={"additional_kwargs": {}, "response_metadata": {}, **fields})
 
 
 def without_remarks(text: str) -> str:

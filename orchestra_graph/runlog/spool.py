@@ -1,9 +1,11 @@
 """What runs have journalled so far: one file a run in a folder beside the log.
 
-Records that only tell what came back may be held until the next one that must be written: what is sent next. A process
-that is killed in between, which are microseconds, leaves an attempt without its charge, as if it had not come back.
-Each record begins with a newline, so that a record torn by a crash does not spoil the one after it. The first record of a process says which process it is: `repair` must not fold a run that goes on. A
-process that takes up another's run appends to the same file. Two that go on with one run at once are not kept apart.
+Each record begins with a newline, so that a record torn by a crash does not spoil the one after it. The first record
+of a process says which process it is: `repair` must not fold a run that goes on. A process that takes up another's run
+appends to the same file. Two that go on with one run at once are not kept apart.
+
+Records that only tell what came back are held and written with the next one, which tells what is sent. A process that
+is killed in between, which are microseconds, leaves an attempt without its charge, as if it had not come back.
 
 To make and delete a file costs more than all the writes of a run: ext4, for one, passes by each file that was deleted
 in the last seconds when it makes one. So a process keeps its files. Each has a name of its own, `*.spare`; a run's name
