@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
+from pydantic import ValidationError
 
 from orchestra_graph.billing import is_transient, retry_after
 from orchestra_graph.catalog import Limits
@@ -48,12 +49,16 @@ async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
         messages: What it reads.
 
     Raises:
-        ToolError: The server's reply holds nothing; LangChain lets that pass as a bare IndexError.
+        ToolError: The server's reply is no message; LangChain lets that pass as a bare IndexError or ValidationError.
     """
     try:
         return await model(messages)
     except IndexError as error:
         raise ToolError("the server's reply has no choices", retryable=True) from error
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise ToolError(f"the server's reply is no message: {place}: {problem['msg']}", retryable=True) from error
 
 
 async def send(

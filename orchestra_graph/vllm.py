@@ -16,12 +16,14 @@ given: `stream` yields the whole message at once. Left out: starting a server, a
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import openai
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
+from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 from pydantic import Field, model_validator
@@ -172,10 +174,11 @@ class ChatVLLM(ChatOpenAI):
     def _create_chat_result(
         self, response: dict[str, Any] | openai.BaseModel, generation_info: dict[str, Any] | None = None
     ) -> ChatResult:
-        captures = _detach(response)
+        captures, misshapen = _detach(response), _detach_misshapen(response)
         result = super()._create_chat_result(response, generation_info)
-        for generation, capture in zip(result.generations, captures, strict=True):
+        for generation, capture, calls in zip(result.generations, captures, misshapen, strict=True):
             message = cast(AIMessage, generation.message)
+            message.invalid_tool_calls += calls
             generation.message = CapturedMessage.model_construct(**message.__dict__, capture=capture)
         return result
 
@@ -208,6 +211,29 @@ def _detach(response: dict[str, Any] | openai.BaseModel) -> list[Capture]:
             )
         )
     return captures
+
+
+def _detach_misshapen(response: dict[str, Any] | openai.BaseModel) -> list[list[InvalidToolCall]]:
+    """Take calls out of each choice whose arguments are JSON but no object; langchain-openai raises on them."""
+    misshapen: list[list[InvalidToolCall]] = []
+    for choice in getattr(response, "choices", None) or ():
+        calls = choice.message.tool_calls or []
+        found = [call for call in calls if not _may_be_object(call.function.arguments)]
+        if found:
+            choice.message.tool_calls = [call for call in calls if call not in found]
+        error = "the arguments are no JSON object"
+        misshapen.append(
+            [invalid_tool_call(name=c.function.name, args=c.function.arguments, id=c.id, error=error) for c in found]
+        )
+    return misshapen
+
+
+def _may_be_object(arguments: str) -> bool:
+    """Whether langchain-openai can take the arguments; what is no JSON at all it calls invalid by itself."""
+    try:
+        return isinstance(json.loads(arguments, strict=False), dict | None)
+    except ValueError:
+        return True
 
 
 def _detach_chunk(chunk: dict[str, Any]) -> Capture:

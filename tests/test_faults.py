@@ -283,3 +283,14 @@ async def test_reply_without_choices_is_named_and_paid_by_its_usage(openai_serve
     state = await run_expert(openai_server.base_url)
     assert "choices" in first_error(state)
     assert_charged_right(openai_server, attempts(state, "solver"))
+
+
+async def test_a_reply_that_langchain_cannot_read_is_tried_again(openai_server: OpenAIServer) -> None:
+    openai_server.script = [replace(DECISION, calls=[("solver", "7")]), DECISION]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key=SecretStr("k"), max_retries=0)
+    state = await run(orchestrator(model, Expert(ScriptedExpert("<answer>4</answer>"), name="solver")))
+    (turn,) = state["turns"].values()
+    router = [charge for charge in turn["charges"].values() if charge["tool"] == "router"]
+    assert state["answer"] == "4"
+    assert [charge["status"] for charge in router] == ["uncertain", "paid"]
+    assert "the server's reply is no message" in router[0]["error"]

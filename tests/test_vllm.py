@@ -306,3 +306,14 @@ def test_take_capture_leaves_the_message_alone() -> None:
     take_capture(message)
     assert message.capture == {"token_ids": [1]}
     assert message.response_metadata == {"logprobs": 1}
+
+
+@PATHS
+@pytest.mark.parametrize("arguments", ['"search-1"', "[1]", "7", "true"])
+def test_arguments_that_are_no_object_are_an_invalid_call(
+    vllm_server: OpenAIServer, path: Path, arguments: str
+) -> None:
+    vllm_server.script = [Reply("", calls=[("search", arguments), ("search", {"query": "q"})])]
+    message = path(model_of(vllm_server).bind_tools([TOOL]))
+    assert [(call["name"], call["args"]) for call in message.invalid_tool_calls] == [("search", arguments)]
+    assert [call["args"] for call in message.tool_calls] == [{"query": "q"}]
