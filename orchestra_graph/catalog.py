@@ -8,6 +8,7 @@ same field. Catalogs are values: `restrict`, `reprice`, `rename` and the others 
 from __future__ import annotations
 
 import hashlib
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -277,6 +278,8 @@ class Catalog(_Spec):
         Raises:
             ConfigError: A name is not in the catalog.
         """
+        if isinstance(names, str):
+            raise ConfigError(f"restrict({names!r}): expected a list of names; fix: restrict([{names!r}])")
         keep = set(names)
         self._known(keep)
         kept = {n: s for n, s in self.tools.items() if n in keep}
@@ -286,9 +289,14 @@ class Catalog(_Spec):
         """Give the named tools other prices.
 
         Raises:
-            ConfigError: A name is not in the catalog.
+            ConfigError: A name is not in the catalog, or a value is no price.
         """
         self._known(prices)
+        for name, price in prices.items():
+            if not isinstance(price, Price):
+                raise ConfigError(
+                    f"the price of {name} = {price!r}; expected Price(input=..., output=..., per_call=...)"
+                )
         return self._with(
             {n: s.model_copy(update={"price": prices[n]}) if n in prices else s for n, s in self.tools.items()}
         )
@@ -297,9 +305,14 @@ class Catalog(_Spec):
         """Give tools other names, old to new; fallbacks follow.
 
         Raises:
-            ConfigError: A name is not in the catalog, or two tools would share one.
+            ConfigError: A name is not in the catalog, cannot be a name, or two tools would share it.
         """
         self._known(names)
+        for name in names.values():
+            if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES:
+                raise ConfigError(
+                    f"{name!r} cannot be a tool's name; expected {NAME_PATTERN}, and none of the graph's own"
+                )
         new = [
             spec.model_copy(
                 update={"name": names.get(old, old), "fallback": tuple(names.get(f, f) for f in spec.fallback)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from langchain_core.runnables import RunnableConfig
+from langgraph.cache.base import BaseCache
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
@@ -95,7 +96,7 @@ class Execution:
         cache = self._engine.cache if spec.cache else None
         key = self._cache_key(spec) if cache is not None else None
         if cache is not None and key is not None:
-            hit = (await cache.aget([key])).get(key)
+            hit = await self._cached(cache, key)
             if hit is not None:
                 self.charges[f"{self._call['id']}#{self._first}"] = {
                     "tool": spec.name,
@@ -103,14 +104,25 @@ class Execution:
                     "dollars": 0.0,
                     "seconds": 0.0,
                 }
-                outcome: Outcome = hit
-                return {**outcome, "cached": True, "seconds": 0.0}
+                return {**hit, "cached": True, "seconds": 0.0}
         outcome = await self._by_tools([spec.name, *(n for n in spec.fallback if n in self._catalog.tools)])
         if cache is not None and key is not None and not outcome["error"]:
-            await cache.aset({key: (outcome, None)})
+            try:
+                await cache.aset({key: (outcome, None)})
+            except Exception:  # the call was paid and its result is here
+                _log.warning("the cache could not keep a result of %s", spec.name, exc_info=True)
         # Modelled time cannot be cut off while it passes; what is beyond the deadline would not have been waited for.
         self.seconds = min(max(0.0, self._elapsed()), self._seconds)
         return {**outcome, "seconds": self.seconds}
+
+    async def _cached(self, cache: BaseCache[Any], key: tuple[tuple[str, ...], str]) -> Outcome | None:
+        """What the cache holds; a cache that fails holds nothing."""
+        try:
+            hit: Outcome | None = (await cache.aget([key])).get(key)
+        except Exception:
+            _log.warning("the cache could not be read", exc_info=True)
+            return None
+        return hit
 
     async def _by_tools(self, names: list[str]) -> Outcome:
         """The outcome of the first tool that does not fail."""

@@ -159,6 +159,26 @@ async def test_a_cache_serves_several_runs() -> None:
     assert outcome(state)["cached"]
 
 
+class BrokenCache(InMemoryCache[Any]):
+    """A cache whose server is gone."""
+
+    async def aget(self, keys: Any) -> Any:
+        raise ConnectionError("the cache is gone")
+
+    async def aset(self, pairs: Any) -> None:
+        raise ConnectionError("the cache is gone")
+
+
+async def test_a_cache_that_fails_costs_no_result(caplog: pytest.LogCaptureFixture) -> None:
+    tool = Scripted("t", "there", cache=True, parameters=QUERY)
+    state = await run([tool], ("t", {"query": "a"}), final(), cache=BrokenCache())
+    assert outcome(state)["content"] == "there"
+    assert [record.message for record in caplog.records] == [
+        "the cache could not be read",
+        "the cache could not keep a result of t",
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "requests"), [({"cache": False}, 2), ({"cache": True, "version": "2"}, 1), ({"cache": True}, 1)]
 )

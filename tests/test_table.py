@@ -47,7 +47,7 @@ def specs(draw: st.DrawFn, name: str) -> ToolSpec:
         kind=draw(st.sampled_from(get_args(Kind))),
         description=draw(st.text(max_size=20)),
         price=Price(input=draw(amounts), output=draw(amounts), per_call=draw(amounts), per_second=draw(amounts)),
-        latency=Latency(p50=draw(amounts)),
+        latency=Latency(p50=draw(amounts.filter(bool))),
         terminal=draw(st.booleans()),
     )
 
@@ -123,7 +123,7 @@ def test_names_at_the_limits_read_back() -> None:
 
 def test_prices_are_written_short_and_exact() -> None:
     spec = ToolSpec(name="a", kind="expert", price=Price(input=5, output=0.1 + 0.2, per_call=1e-7), terminal=True)
-    assert render_table([spec]).split("\n")[1] == "a | expert | 5 | 0.30000000000000004 | 1e-07 | 0 | 0 | yes"
+    assert render_table([spec]).split("\n")[1] == "a | expert | 5 | 0.30000000000000004 | 1e-07 | 0 | ? | yes"
 
 
 @pytest.mark.parametrize("text", ["", "Preferences: be nice", "Preferences: accuracy high, cost 1, latency 1", HEADER])
@@ -156,3 +156,25 @@ def test_the_budget_note_tells_what_is_left() -> None:
 @pytest.mark.parametrize("text", ["", "a\n\n(Budget left: $1.00000, 3 turns) b", "a\n\n(Budget used up.)"])
 def test_the_note_and_nothing_else_is_taken_off_again(spent: Spent, text: str) -> None:
     assert without_budget(text + render_budget(BUDGET, spent)) == text
+
+
+def test_what_nobody_stated_is_shown_as_unknown_and_counts_as_the_most_that_is_known() -> None:
+    specs = [
+        ToolSpec(name="known", kind="expert", price=Price(input=2.0, output=8.0), latency=Latency(p50=30.0)),
+        ToolSpec(name="cheap", kind="expert", price=Price(input=0.1, output=0.1), latency=Latency(p50=3.0)),
+        ToolSpec(name="expert", kind="expert"),
+        ToolSpec(name="function"),
+    ]
+    table = render_table(specs)
+    assert table.splitlines()[-2:] == [
+        "expert | expert | ? | ? | ? | ? | ? | no",
+        "function | function | 0 | 0 | 0 | 0 | ? | no",
+    ]
+    known, _, expert, function = read_table(table)
+    assert (expert.dollars(), expert.seconds) == (known.dollars(), known.seconds)
+    assert (function.dollars(), function.seconds) == (0.0, known.seconds)
+
+
+def test_where_nothing_is_known_all_tools_count_alike() -> None:
+    lines = read_table(render_table([ToolSpec(name="a", kind="expert"), ToolSpec(name="b", kind="expert")]))
+    assert [(line.dollars(), line.seconds) for line in lines] == [(0.0, 0.0), (0.0, 0.0)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestra_graph.catalog import NAME_PATTERN, ToolSpec
@@ -21,9 +21,12 @@ HEADER: Final = (
     "Tool | kind | $ per M input tokens | $ per M output tokens | $ per call | $ per second | typical seconds | "
     "ends the run"
 )
+UNKNOWN: Final = "?"
+"""Stands for a price or a time that nobody has stated."""
+
 _NUMBER = r"[0-9.e+-]+"
 _NAME = NAME_PATTERN.strip("^$")
-_ROW: Final = re.compile(rf"({_NAME}) \| (\w+) " + rf"\| ({_NUMBER}) " * 5 + r"\| (yes|no)")
+_ROW: Final = re.compile(rf"({_NAME}) \| (\w+) " + rf"\| ({_NUMBER}|\?) " * 5 + r"\| (yes|no)")
 _WEIGHTS: Final = re.compile(
     rf"^Preferences: (accuracy {_NUMBER}, cost {_NUMBER}, latency {_NUMBER}(?:, (?:prefer|avoid) {_NAME} {_NUMBER})*)$",
     re.MULTILINE,
@@ -65,8 +68,11 @@ def render_table(specs: Iterable[ToolSpec]) -> str:
 
 def _row(spec: ToolSpec) -> str:
     price = spec.price
-    numbers = (price.input, price.output, price.per_call, price.per_second, spec.latency.p50)
-    return " | ".join([spec.name, spec.kind, *map(_number, numbers), "yes" if spec.terminal else "no"])
+    numbers = [_number(value) for value in (price.input, price.output, price.per_call, price.per_second)]
+    if price.source == "unknown" and (spec.model or spec.kind == "expert"):
+        numbers = [UNKNOWN] * len(numbers)  # a function that states no price costs none, a model does
+    seconds = _number(spec.latency.p50) if spec.latency.p50 else UNKNOWN
+    return " | ".join([spec.name, spec.kind, *numbers, seconds, "yes" if spec.terminal else "no"])
 
 
 def _number(value: float) -> str:
@@ -75,7 +81,10 @@ def _number(value: float) -> str:
 
 
 def read_table(text: str) -> list[Line]:
-    """Lines of the last table in a text, without descriptions; empty where there is no table."""
+    """Lines of the last table in a text, without descriptions; empty where there is no table.
+
+    What is unknown counts as the dearest price and the longest time that the table shows: nobody saves by a guess.
+    """
     _, found, rest = f"\n{text}".rpartition(f"\n{HEADER}\n")
     lines: list[Line] = []
     for row in rest.split("\n") if found else ():
@@ -83,9 +92,18 @@ def read_table(text: str) -> list[Line]:
         if match is None:
             break
         name, kind, *numbers, ends = match.groups()
-        sent, written, call, second, seconds = map(float, numbers)
+        sent, written, call, second, seconds = (math.nan if n == UNKNOWN else float(n) for n in numbers)
         lines.append(Line(name, kind, sent, written, call, second, seconds, ends == "yes"))
-    return lines
+    return _completed(lines)
+
+
+def _completed(lines: list[Line]) -> list[Line]:
+    slowest = max((line.seconds for line in lines if not math.isnan(line.seconds)), default=0.0)
+    timed = [replace(line, seconds=slowest) if math.isnan(line.seconds) else line for line in lines]
+    priced = [line for line in timed if not math.isnan(line.input)]
+    dearest = max(priced, key=Line.dollars, default=Line("", "", 0.0, 0.0, 0.0, 0.0, 0.0, terminal=False))
+    prices = {name: getattr(dearest, name) for name in ("input", "output", "per_call", "per_second")}
+    return [replace(line, **prices) if math.isnan(line.input) else line for line in timed]
 
 
 def render_preferences(preferences: Preferences) -> str:
