@@ -107,7 +107,11 @@ def test_the_last_line_of_a_run_wins(path: Path) -> None:
 def test_an_unknown_run_and_a_missing_log_are_one_clear_error(path: Path) -> None:
     with pytest.raises(RunLogError, match="no such run log"):
         next(read_runs(path))
-    RunLog(path).finish("a", trajectory())
+    log = RunLog(path)
+    log.journal("a", {"kind": "header"})
+    with pytest.raises(RunLogError, match=r"no such run log; .* orchestra runs repair .*runs.jsonl"):
+        next(read_runs(path))
+    log.finish("a", trajectory())
     with pytest.raises(RunLogError, match="no run 'b'"):
         read_run(path, "b")
 

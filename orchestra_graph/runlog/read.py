@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, load
 from orchestra_graph.runlog.files import COMPRESSED, Line, lines, read_line, size_between_writes
+from orchestra_graph.runlog.log import spool_folder
 from orchestra_graph.runlog.record import Trajectory
 
 _LOGGER = logging.getLogger(__name__)
@@ -109,7 +110,8 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        raise RunLogError(f"{path}: no such run log") from error
+        left = f"; runs that did not end are beside it; fix: orchestra runs repair {path}" if spool_folder(path).is_dir() else ""
+        raise RunLogError(f"{path}: no such run log{left}") from error
     except OSError as error:
         raise RunLogError(f"{path}: cannot be read: {error.strerror}") from error
 

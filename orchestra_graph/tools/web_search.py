@@ -57,12 +57,12 @@ class WebSearch(Tool):
 
     Raises:
         MissingError: The extra `search` is not installed.
-        ConfigError: The key is empty.
+        ConfigError: There is no key.
     """
 
     def __init__(
         self,
-        api_key: str,
+        api_key: str = "",
         *,
         name: str = "web_search",
         description: str = DESCRIPTION,
@@ -76,7 +76,7 @@ class WebSearch(Tool):
         except ImportError as error:
             raise missing_extra() from error
         if not api_key:
-            raise ConfigError("api_key is empty; expected a key of Tavily; fix: WebSearch.from_env()")
+            raise ConfigError("no api_key; expected a key of Tavily; fix: WebSearch.from_env(), or WebSearch(KEY)")
         self._search = TavilySearch(
             tavily_api_key=api_key,
             api_base_url=base_url,
