@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableBinding
 from langgraph.cache.base import BaseCache
 
+from orchestra_graph.approval import Approval
 from orchestra_graph.attempts import Ask, ChatModel
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.meter import Journal
@@ -79,6 +80,7 @@ class Engine:
     fallback_spec: ModelSpec
     protocol: Protocol
     constraint: Constraint | None
+    approval: Approval | None
     preferences: Preferences
     budget: Budget
     closing: str | None

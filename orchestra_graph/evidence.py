@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Setup
 from orchestra_graph.protocols.base import Protocol, Situation
-from orchestra_graph.state import OrchestratorState, question_of
+from orchestra_graph.state import CallTask, OrchestratorState, question_of
 from orchestra_graph.text import cut
 from orchestra_graph.turns import Turn
 
@@ -51,7 +51,7 @@ async def evidence_for(protocol: Protocol, situation: Situation, spec: ToolSpec)
     return {"evidence": findings(situation, spec)} if brief is None else {"brief": brief}
 
 
-def texts_of(evidence: Evidence) -> Iterator[str]:
+def texts_of(evidence: Evidence | CallTask) -> Iterator[str]:
     """The texts in it, whose length bounds from below what reading them costs."""
     for part in (*evidence.get("evidence", ()), *evidence.get("brief", ())):
         if isinstance(part["content"], str):  # a message that only calls tools has none

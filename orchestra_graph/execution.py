@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from langchain_core.runnables import RunnableConfig
@@ -20,6 +20,7 @@ from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
 from orchestra_graph.events import OutcomeEvent
+from orchestra_graph.evidence import texts_of
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
@@ -27,9 +28,11 @@ from orchestra_graph.runlog.encoding import dump, load
 from orchestra_graph.state import BudgetLeft, CallTask
 from orchestra_graph.text import clean
 from orchestra_graph.tools.base import Finding, Request, Result
-from orchestra_graph.turns import Outcome
+from orchestra_graph.turns import Call, Outcome
 
 _log = logging.getLogger("orchestra_graph")
+
+REJECTED: Final = "a person rejected the call: {why}"
 
 _CACHE_NAMESPACE = ("orchestra_graph", "calls")
 
@@ -105,6 +108,14 @@ class Execution:
                     "seconds": 0.0,
                 }
                 return {**hit, "cached": True, "seconds": 0.0}
+        approval, edited = self._engine.approval, None
+        if approval is not None and approval.is_needed(spec, self._texts()):
+            reviewed = approval.review(spec, self._call, self._texts())
+            if isinstance(reviewed, str):
+                return {"content": REJECTED.format(why=reviewed), "error": True, "rejected": True, "seconds": 0.0}
+            if reviewed != self._call["args"]:
+                edited, key = reviewed, None
+                self._call = {**self._call, "args": reviewed}
         outcome = await self._by_tools([spec.name, *(n for n in spec.fallback if n in self._catalog.tools)])
         if cache is not None and key is not None and not outcome["error"]:
             try:
@@ -113,6 +124,8 @@ class Execution:
                 _log.warning("the cache could not keep a result of %s", spec.name, exc_info=True)
         # Modelled time cannot be cut off while it passes; what is beyond the deadline would not have been waited for.
         self.seconds = min(max(0.0, self._elapsed()), self._seconds)
+        if edited is not None:
+            outcome["args"] = edited
         return {**outcome, "seconds": self.seconds}
 
     async def _cached(self, cache: BaseCache[Any], key: tuple[tuple[str, ...], str]) -> Outcome | None:
@@ -159,7 +172,7 @@ class Execution:
             journal=self._engine.journal(run_id),
             first=self._first,
         )
-        request = _request(self._task)
+        request = _request(self._task, self._call)
 
         async def attempt() -> Result:
             meter.left = self._left(meter)
@@ -198,11 +211,17 @@ class Execution:
         """Why a fallback tool cannot take the call over, or None."""
         if not spec.validator.is_valid(self._call["args"]):
             return "cannot take these arguments"
+        if self._engine.approval is not None and self._engine.approval.is_needed(spec, self._texts()):
+            return "not sent: a person would have to be asked for it"
         dollars = self._task["left"]["dollars"]
         spent = sum(charge.get("upper", charge["dollars"]) for charge in self.charges.values())
         if dollars is not None and spec.least_dollars() > dollars - spent:
             return f"not sent: costs at least ${spec.least_dollars():.6f}, and ${max(0.0, dollars - spent):.6f} is left"
         return None
+
+    def _texts(self) -> list[str]:
+        """What an expert reads at least."""
+        return [self._task["run"]["question"], *texts_of(self._task)]
 
     def _cache_key(self, spec: ToolSpec) -> tuple[tuple[str, ...], str]:
         """Tool, version, arguments; question and evidence too, where the arguments are not all that the tool reads."""
@@ -219,14 +238,14 @@ class Execution:
         return time.perf_counter() - self._started + self._shift
 
 
-def _request(task: CallTask) -> Request:
+def _request(task: CallTask, call: Call) -> Request:
     return Request(
-        args=task["call"]["args"],
+        args=call["args"],
         question=task["run"]["question"],
         conversation=task["run"]["conversation"],
         evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
         brief=task.get("brief", ()),
-        call_id=task["call"]["id"],
+        call_id=call["id"],
     )
 
 

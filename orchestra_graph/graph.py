@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 
+from orchestra_graph.approval import Approval, Approve
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
 from orchestra_graph.engine import Constraint, Engine, final_answer_spec
@@ -51,6 +52,7 @@ def create_orchestrator(
     closing: str | None = None,
     fallback: BaseChatModel | Literal["rules"] | None = "rules",
     max_malformed: int = 3,
+    approve: Approve | None = None,
 ) -> StateGraph[OrchestratorState, OrchestratorContext, Any, OrchestratorOutput]:
     """Build the graph of an orchestrator, not yet compiled.
 
@@ -69,6 +71,9 @@ def create_orchestrator(
         closing: Terminal tool that answers when the budget is used up; the cheapest one by default.
         fallback: Router that takes over after `max_malformed` malformed replies in a row; None ends the run there.
         max_malformed: See `fallback`. For a program as router both have no meaning: its first such reply ends the run.
+        approve: Calls that a person is asked for before they are sent: `{"refund": True, "large": 0.05}` by tool, with
+            dollars above which to ask, or one such threshold for all. See `orchestra_graph.approval`; needs a
+            checkpointer. A run whose budget is used up is closed by a tool that needs no asking.
 
     Returns:
         A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`.
@@ -110,6 +115,7 @@ def create_orchestrator(
         budget=budget or Budget(),
         closing=closing,
         max_malformed=max_malformed,
+        approval=None if approve is None else Approval.of(approve, complete),
         run_log=run_log,
         cache=cache,
     )

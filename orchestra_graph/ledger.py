@@ -126,7 +126,7 @@ def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
         yield decision["by"], turn["seconds"]
     for call in decision["calls"]:
         outcome = turn["outcomes"].get(call["id"])
-        if outcome is not None and not outcome.get("unsent"):
+        if outcome is not None and not (outcome.get("unsent") or outcome.get("rejected")):
             yield outcome.get("by", call["tool"]), outcome.get("seconds", 0.0)
 
 

@@ -98,7 +98,7 @@ class ClosingNode(Node):
         purse = Purse(setup, turns, run["question"], engine.closing)
         stopped_by = state["stopped_by"] or "router"
         # A run that its router gave up is not closed at a price that nobody asked for.
-        tools = [] if stopped_by == "router" else purse.closing_tools(engine.closing)
+        tools = [] if stopped_by == "router" else self._closers(purse)
         for _ in range(_MOST_CLOSERS):
             if not tools:
                 break
@@ -108,11 +108,16 @@ class ClosingNode(Node):
             if any("answer" in outcome for outcome in turn["outcomes"].values()):
                 break
             purse = Purse(setup, turns, run["question"], engine.closing)
-            left = [other.name for other in purse.closing_tools(engine.closing)]
+            left = [other.name for other in self._closers(purse)]
             tools = [other for other in tools if other.name in left]
         answer = _best_answer(turns, setup.catalog.terminals)
         update = finish(engine, state, turns, answer, stopped_by)
         return Command(goto=END, update={**update, "turns": turns})
+
+    def _closers(self, purse: Purse) -> list[ToolSpec]:
+        """Tools that can be paid without asking anybody: what is left would not survive being asked for twice."""
+        approval, tools = self._engine.approval, purse.closing_tools(self._engine.closing)
+        return tools if approval is None else [spec for spec in tools if not approval.is_needed(spec)]
 
     async def _answered_by(
         self, spec: ToolSpec, state: OrchestratorState, turns: dict[str, Turn], purse: Purse, stopped_by: StoppedBy

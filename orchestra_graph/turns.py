@@ -67,6 +67,10 @@ class Outcome(TypedDict):
     cached: NotRequired[bool]
     unsent: NotRequired[bool]
     """The call was not sent: it did not fit the budget."""
+    rejected: NotRequired[bool]
+    """A person did not let the call be sent."""
+    args: NotRequired[dict[str, Any]]
+    """The arguments that were sent, where a person changed them."""
     seconds: NotRequired[float]
     """Wall seconds from the call to its outcome, pauses between attempts among them."""
 

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("catalog_file", "ledger", "wish"),
     ("state", "events"),
     ("meter",),
-    ("attempts", "vllm", "testing"),
+    ("attempts", "approval", "vllm", "testing"),
     ("protocols", "tools", "runlog"),
     ("routers", "report"),
     ("engine", "workbench"),

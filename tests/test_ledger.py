@@ -109,6 +109,7 @@ class World:
             closing=None,
             max_malformed=3,
             constraint=None,
+            approval=None,
             run_log=self.log,
             cache=self.cache,
         )

@@ -37,6 +37,7 @@ REPLY_PROBLEM: Final = "That reply could not be executed: "
 PART_PROBLEM: Final = "A part of that reply was not executed: "
 REPAIRED: Final = "That call was mended before it was sent: "
 ANSWERED_BY: Final = "(answered by {name}, in place of the tool called)\n"
+EDITED: Final = "(a person had the arguments replaced by {args} before the call was sent)\n"
 NO_TEXT: Final = "(no text)"
 """Stands for an empty reply, which some servers refuse to read back."""
 
@@ -236,6 +237,8 @@ def _result(call: Call, call_id: str, outcome: Outcome | None, catalog: Catalog)
     spec = catalog.tools.get(call["tool"])
     limits = Limits() if spec is None else spec.limits
     text = cut(neutralise(outcome["content"]), limits.result_tokens)
+    if "args" in outcome:
+        text = EDITED.format(args=cut(neutralise(orjson.dumps(outcome["args"]).decode()), limits.result_tokens)) + text
     if "by" in outcome:
         text = ANSWERED_BY.format(name=outcome["by"]) + text
     if outcome["error"]:
