@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := orchestra_graph tests examples
+SOURCES := orchestra_graph tests examples graphs
 
 .PHONY: demo test quick lint types bench sandbox format clean
 
@@ -31,6 +31,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/import_time.py
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/concurrency.py
+	$(BIN)/python tests/benchmarks/views.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
 sandbox:

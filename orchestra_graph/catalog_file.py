@@ -14,7 +14,8 @@
 A parameter is required unless it says `required = false` or has a default. A `parameters` table with `type = "object"`
 is a JSON Schema and is taken as it is. A whole example is `orchestra_graph/catalogs/example.toml`; the command
 `orchestra check FILE` reads a file and calls no model. Prices that the file leaves out are filled in from
-`orchestra_graph.prices`. Writing catalogs is not done here.
+`orchestra_graph.prices`. A file may hold `functions`, the texts in which a released checkpoint sees its experts: they
+are its protocol's, and no part of the catalog. `orchestra_graph.catalog_import` reads them, and writes such files.
 """
 
 from __future__ import annotations
@@ -159,13 +160,15 @@ class _Problems:
 def _read(data: dict[str, Any], problems: _Problems) -> Catalog | None:
     """The catalog, or None when there are problems."""
     data = _without_secrets((), data, problems)
-    known = ("version", "router", "tools")
+    known = ("version", "router", "tools", "functions")
     for key in data.keys() - set(known):
         problems.unknown((key,), known)
     version = data.get("version")
     if type(version) is not int or version != CATALOG_VERSION:
         found = f"version = {_show(version)}" if "version" in data else "version is missing"
         problems.add(("version",), f"{found}; expected version = {CATALOG_VERSION}")
+    if not isinstance(data.get("functions", ""), str):
+        problems.value(("functions",), data["functions"], "a text, as orchestra catalog import writes it")
     router = _spec(ModelSpec, ("router",), data.get("router", {}), problems)
     tools = data.get("tools", {})
     if not isinstance(tools, dict):

@@ -20,6 +20,7 @@ from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.meter import Journal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol, View
+from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import RunHeader
@@ -87,6 +88,7 @@ class Engine:
     max_malformed: int
     run_log: RunLog | None
     cache: BaseCache[Any] | None
+    fallback_protocol: Protocol = field(default_factory=ConversationProtocol)
     started: set[str] = field(default_factory=set)
     """Ids of runs that began in this process and were never interrupted; the journal of any other is read."""
     _unwritten: dict[str, dict[str, Charge]] = field(default_factory=dict)

@@ -101,7 +101,7 @@ def create_orchestrator(
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
     spoken = protocol or ConversationProtocol()
-    complete = _complete(catalog, made, router)
+    complete = _complete(catalog, made, router, answers=spoken.answers)
     spoken.check(complete)
     engine = Engine(
         catalog=complete,
@@ -159,7 +159,7 @@ def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:
     return made
 
 
-def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseChatModel) -> Catalog:
+def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseChatModel, *, answers: bool) -> Catalog:
     """The catalog with a line for each tool, prices of known models, and a way to answer."""
     given = catalog.tools if catalog is not None else {}
     missing = [name for name in given if name not in tools]
@@ -171,7 +171,7 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
     lines = {name: given[name].completed_by(tool.spec) if name in given else tool.spec for name, tool in tools.items()}
     order = [*given, *(name for name in lines if name not in given)]
     specs = [lines[name] for name in order]
-    if not any(spec.terminal for spec in specs):
+    if answers or not any(spec.terminal for spec in specs):
         specs.append(final_answer_spec())
     router_spec = catalog.router if catalog is not None and catalog.router.model else _router_spec(catalog, router)
     return _priced(Catalog.of(specs, router=router_spec))

@@ -181,7 +181,7 @@ def finish(
         "ledger": ledger,
     }
     get_stream_writer()(event)
-    messages = engine.protocol.transcript(turns, answer)
+    messages = engine.protocol.transcript(situation_of(engine.setup(run), state, turns), answer)
     return {"messages": messages, "answer": answer, "stopped_by": stopped_by, "ledger": ledger}
 
 

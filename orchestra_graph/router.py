@@ -147,7 +147,8 @@ class _Deciding:
 
     async def _decide(self, meter: Meter) -> Decision | None:
         """The decision, or None when the budget does not pay for asking, in dollars or in time."""
-        protocol = self._engine.protocol
+        # A fallback was not trained to speak as the router does.
+        protocol = self._engine.protocol if self._by == "router" else self._engine.fallback_protocol
         asking = protocol.decide(self._situation)
         view, decision = await _advance(protocol, asking, None)
         if view is None and decision is not None:

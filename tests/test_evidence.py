@@ -90,8 +90,8 @@ class Briefing(Protocol):
         self._note()
         return [{"role": "user", "content": f"{spec.name} after {len(situation.turns)}"}]
 
-    def transcript(self, turns: Any, answer: str) -> list[BaseMessage]:
-        return [AIMessage("work"), AIMessage(answer)]
+    def transcript(self, situation: Situation, answer: str) -> list[BaseMessage]:
+        return [AIMessage(f"{len(situation.turns)} turns"), AIMessage(answer)]
 
     def _note(self) -> None:
         try:
@@ -113,7 +113,7 @@ async def test_a_protocol_may_decide_without_the_router_brief_tools_and_leave_a_
     assert last.requests[0].brief == [{"role": "user", "content": "last after 1"}]
     assert [turn["decision"]["by"] for turn in state["turns"].values()] == ["router", "expert"]
     assert [list(turn["charges"]) for turn in state["turns"].values()][1] == [f"{list(state['turns'])[1]}-0#0"]
-    assert [message.text for message in state["messages"]] == ["?", "work", "done"]
+    assert [message.text for message in state["messages"]] == ["?", "2 turns", "done"]
     assert set(protocol.on_loop) == {not blocks}
 
 

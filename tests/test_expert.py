@@ -16,7 +16,15 @@ from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.meter import Meter
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
-from orchestra_graph.tools.expert import LONGEST_QUERY, PROMPTS, Expert, extract_answer, prompt_text
+from orchestra_graph.tools.expert import (
+    BOXED,
+    LONGEST_QUERY,
+    PROMPTS,
+    RUN_SHARE,
+    Expert,
+    extract_answer,
+    prompt_text,
+)
 from orchestra_graph.tools.sandbox import Execution
 
 
@@ -43,7 +51,7 @@ class Recorder:
     async def run(self, code: str, *, timeout: float = 10, stdin: str = "") -> Execution:
         self.programs.append(code)
         self.timeouts.append(timeout)
-        return Execution(stdout="42", stderr="", exit_code=0)
+        return Execution(stdout="42\n", stderr="", exit_code=0)
 
 
 def request(**parts: Any) -> Request:
@@ -95,6 +103,34 @@ async def test_each_role_has_its_prompt(role: Any) -> None:
     assert isinstance(system, SystemMessage)
     assert isinstance(question, HumanMessage)
     assert (system.text, question.text) == (PROMPTS[role], "Question:\nHow many?")
+
+
+async def test_a_brief_takes_the_place_of_question_and_evidence() -> None:
+    model = ScriptedExpert("reply")
+    brief = ({"role": "user", "content": "shown"}, {"role": "assistant", "content": "said"})
+    await Expert(model, name="expert").run(request(brief=brief, evidence=(Finding("s", "search", {}, "found"),)))
+    assert [(m.type, m.text) for m in model.prompts[0]] == [
+        ("system", PROMPTS["answer"]),
+        ("human", "shown"),
+        ("ai", "said"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "role", "prompt"),
+    [
+        ("Qwen/Qwen2.5-Math-7B-Instruct", "answer", BOXED),
+        ("gpt-5", "answer", PROMPTS["answer"]),
+        ("Qwen/Qwen3-32B", "chat", PROMPTS["chat"]),
+    ],
+)
+async def test_models_of_qwen_are_asked_for_a_box(
+    model: str, role: Any, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedExpert, "model_name", model, raising=False)
+    asked = ScriptedExpert("reply")
+    await Expert(asked, name="expert", role=role).run(request())
+    assert asked.prompts[0][0].text == prompt
 
 
 async def test_a_prompt_of_ones_own() -> None:
@@ -218,7 +254,24 @@ async def test_code_runs_the_last_program(reply: str) -> None:
     assert sandbox.programs == [PROGRAMS[reply]]
     assert result.content == f"```python\n{PROGRAMS[reply]}\n```\n\n```output\n42\n```"
     assert result.answer is None
-    assert sandbox.timeouts[0] < Limits().timeout
+    assert result.artifacts == [{"code": f"\n{PROGRAMS[reply]}\n", "output": "42\n"}]
+
+
+async def test_a_program_may_run_for_a_share_of_the_experts_timeout() -> None:
+    sandbox = Recorder()
+    await ask("print(1)", role="code", sandbox=sandbox)
+    await ask("print(1)", role="code", sandbox=sandbox, limits=Limits(timeout=240))
+    assert sandbox.timeouts == [RUN_SHARE * Limits().timeout, 60.0] == [30.0, 60.0]
+
+
+async def test_what_a_program_wrote_beside_its_output_is_no_artifact() -> None:
+    class Failing(Recorder):
+        async def run(self, code: str, *, timeout: float = 10, stdin: str = "") -> Execution:
+            return Execution(stdout="", stderr="ValueError", exit_code=1)
+
+    result = await ask("print(1)", role="code", sandbox=Failing())
+    assert "ValueError" in result.content
+    assert result.artifacts == [{"code": "\nprint(1)\n", "output": ""}]
 
 
 @pytest.mark.parametrize("reply", ["height of K2", 'Let me see.\n"height of K2"', "`height of K2`\n"])

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from orchestra_graph.cli.ask import ask
+from orchestra_graph.cli.catalog import catalog
 from orchestra_graph.cli.check import check
 from orchestra_graph.cli.demo import demo
 from orchestra_graph.cli.runs import runs
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(ask)
 app.command()(check)
+app.add_typer(catalog, name="catalog")
 app.add_typer(runs, name="runs")
 
 

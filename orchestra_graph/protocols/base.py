@@ -55,6 +55,8 @@ class Protocol(ABC):
     """Request parameters that the protocol fixes, by OpenAI's names: `temperature`, `max_tokens`, ..."""
     constrains: bool = False
     """Whether a server that can should be made to reply with a valid call (`tool_choice="required"`)."""
+    answers: bool = False
+    """Whether the router may answer by itself even where tools of the catalog end runs."""
     blocks: bool = False
     """Whether writing a view may wait for a disk or a server; it is then done in a thread."""
 
@@ -82,11 +84,11 @@ class Protocol(ABC):
         """
         return None
 
-    def transcript(self, turns: Mapping[str, Turn], answer: str) -> list[BaseMessage]:
+    def transcript(self, situation: Situation, answer: str) -> list[BaseMessage]:
         """What a run leaves in the conversation when it ends: its answer, unless the protocol needs more of it later.
 
         Args:
-            turns: All turns of the run.
-            answer: Its answer.
+            situation: After the last turn.
+            answer: The run's answer.
         """
         return [AIMessage(answer)]
