@@ -32,6 +32,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/concurrency.py
 	$(BIN)/python tests/benchmarks/views.py
+	$(BIN)/python tests/benchmarks/retriever.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
 sandbox:

@@ -266,7 +266,7 @@ def _load(file: Path) -> Any:
     try:
         from tokenizers import Tokenizer as Loaded  # noqa: PLC0415  (optional extra)
     except ImportError as error:
-        raise MissingError("the package tokenizers", "pip install 'orchestra-graph[tokenizers]'") from error
+        raise MissingError("the package tokenizers", "pip install tokenizers") from error
     if not file.is_file():
         raise ConfigError(f"{str(file)!r} is not there; expected the folder of a model with its tokenizer.json")
     try:

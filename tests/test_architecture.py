@@ -53,7 +53,8 @@ import importlib, pkgutil, sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "vllm", "trl", "transformers", "sympy", "langchain_tavily"}:
+        if name.partition(".")[0] in {"torch", "vllm", "trl", "transformers", "sympy", "langchain_tavily", "faiss",
+                                   "fastapi", "uvicorn", "numpy", "tokenizers"}:
             raise AssertionError(f"{name} is imported")
 
 sys.meta_path.insert(0, Refuse())

@@ -16,11 +16,12 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 
-from orchestra_graph.errors import ConfigError, MissingError, ToolError
+from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.documents import cut, read_passages
+from orchestra_graph.tools.index_file import INDEX_VERSION, search_index
 from orchestra_graph.tools.local_search import LocalSearch, RetrieverSearch
-from orchestra_graph.tools.search_index import build_index, search_index
+from orchestra_graph.tools.search_index import build_index
 
 MARKDOWN = """\
 # Birds of the coast
@@ -235,9 +236,11 @@ async def test_concurrent_searches_while_the_index_is_rebuilt(folder: Path, inde
             build_index(folder, index)
 
     writer = asyncio.create_task(asyncio.to_thread(rebuild))
-    results = await asyncio.gather(*(call(search, "gannet") for _ in range(200)))
-    stop.set()
-    await writer
+    try:
+        results = await asyncio.gather(*(call(search, "gannet") for _ in range(200)))
+    finally:
+        stop.set()
+        await writer
     assert {result.artifacts[0]["source"] for result in results} == {"birds.md"}
     assert sorted(p.name for p in index.parent.iterdir()) == ["docs.index"]
 
@@ -264,7 +267,7 @@ def test_interrupted_build_leaves_the_old_index(folder: Path, index: Path) -> No
 
 
 def test_missing_and_empty_folders(tmp_path: Path, index: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a folder with documents"):
+    with pytest.raises(ConfigError, match="expected a folder with documents, or a corpus"):
         build_index(tmp_path / "nowhere", index)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"holds no document; expected files that end in \.txt"):
@@ -278,6 +281,8 @@ def test_missing_and_empty_folders(tmp_path: Path, index: Path) -> None:
 def test_wrong_index_files(folder: Path, index: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected an index; fix: build it with LocalSearch\.build"):
         LocalSearch(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"docs' is a folder; expected an index file; fix: .*LocalSearch\.build\('"):
+        LocalSearch(folder)
     text = tmp_path / "text"
     text.write_text("no database, but long enough to be looked at as one" * 10)
     other = tmp_path / "other.db"
@@ -295,7 +300,8 @@ def test_wrong_index_files(folder: Path, index: Path, tmp_path: Path) -> None:
     database = sqlite3.connect(index)
     database.execute("PRAGMA user_version = 7")
     database.close()
-    with pytest.raises(ConfigError, match="index version 7, expected 1; fix: delete the file and build it again"):
+    expected = f"index version 7, expected {INDEX_VERSION}; fix: delete the file and build it again"
+    with pytest.raises(ConfigError, match=expected):
         LocalSearch(index)
 
 
@@ -323,14 +329,17 @@ def test_top_k_must_be_positive(folder: Path, index: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), [("bs4", "deep/tides.html"), ("pypdf", "ships.pdf")])
-def test_extra_is_asked_for_only_where_it_is_needed(
+def test_a_file_whose_reader_is_not_installed_is_reported_and_tried_again(
     folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingError, match=r"pip install 'orchestra-graph\[search\]'"):
-        build_index(folder, index)
-    (folder / name).unlink()
-    assert build_index(folder, index).files == 3
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, module, None)
+        report = build_index(folder, index)
+        assert (report.files, list(report.problems)) == (3, [name])
+        assert report.problems[name].startswith("MissingError: the extra `search` is missing; fix: pip install ")
+        assert build_index(folder, index).problems == report.problems
+    mended = build_index(folder, index)
+    assert (mended.files, mended.changed, mended.unchanged, mended.problems) == (4, 1, 3, {})
 
 
 def test_spec(folder: Path, index: Path) -> None:

@@ -5,12 +5,17 @@ Leaves out pictures, tables' layout, scanned pages (they hold no text) and any o
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestra_graph.errors import MissingError
+
+SEARCH_PACKAGES = ("beautifulsoup4", "faiss-cpu", "fastapi", "langchain-tavily", "numpy", "pypdf", "uvicorn")
+"""What the extra `search` installs."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -54,8 +59,20 @@ def read_passages(path: Path, *, size: int) -> list[Passage]:
 
 
 def missing_extra() -> MissingError:
-    """The error for an import of the extra `search` that failed."""
-    return MissingError("the extra `search`", "pip install 'orchestra-graph[search]'")
+    """The error for an import of the extra `search` that failed; the line installs what the extra holds."""
+    return MissingError("the extra `search`", f"pip install {' '.join(SEARCH_PACKAGES)}")
+
+
+def search_module(name: str) -> Any:
+    """A module of the extra `search`.
+
+    Raises:
+        MissingError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise missing_extra() from error
 
 
 def cut(text: str, *, size: int) -> Iterator[str]:
@@ -99,11 +116,7 @@ def _markdown(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _html(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        from bs4 import BeautifulSoup  # noqa: PLC0415  (optional extra)
-    except ImportError as error:
-        raise missing_extra() from error
-    soup = BeautifulSoup(path.read_bytes(), "html.parser")
+    soup = search_module("bs4").BeautifulSoup(path.read_bytes(), "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
     for tag in soup.find_all([*_UNREAD, "head"]):
         tag.decompose()
@@ -119,11 +132,7 @@ def _html(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _pdf(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        from pypdf import PdfReader  # noqa: PLC0415  (optional extra)
-    except ImportError as error:
-        raise missing_extra() from error
-    with PdfReader(path) as reader:
+    with search_module("pypdf").PdfReader(path) as reader:
         if reader.is_encrypted and not reader.decrypt(""):
             raise ValueError("it is encrypted")
         named = reader.metadata.title if reader.metadata else None

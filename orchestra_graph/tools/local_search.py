@@ -6,16 +6,35 @@ import asyncio
 import dataclasses
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.tools.base import Request, Result, Tool
-from orchestra_graph.tools.search_index import IndexReport, Progress, build_index, check_index, search_index
+from orchestra_graph.tools.dense_index import DenseIndex
+from orchestra_graph.tools.documents import search_module
+from orchestra_graph.tools.embedding import QueryEmbedder, same_model
+from orchestra_graph.tools.fusion import reciprocal_rank_fusion
+from orchestra_graph.tools.index_file import (
+    Hit,
+    Vectors,
+    check_index,
+    count_passages,
+    fetch,
+    open_index,
+    rank_by_words,
+    read_vectors,
+)
+from orchestra_graph.tools.search_index import IndexReport, Progress, build_index
+
+if TYPE_CHECKING:
+    from orchestra_graph.tools.dense_index import Matrix
 
 DESCRIPTION = (
     "Searches a collection of documents by words and returns the passages that fit best, with their sources. "
@@ -29,21 +48,26 @@ PARAMETERS = {
     "additionalProperties": False,
 }
 
+_DEPTH = 100
+"""Passages of each ranking that are fused, at least."""
+
 
 class LocalSearch(Tool):
-    """Searches an index of text, Markdown, HTML and PDF files by words (BM25).
+    """Searches an index of passages by words (BM25), and by meaning too where it has vectors and their model is given.
 
-    Artifacts are `{"source", "title", "text", "score"}`, best first. When the index is brought up to date, the
-    next call sees it.
+    Both rankings are fused by rank, see `fusion`. Artifacts are `{"source", "title", "text", "score"}`, best first.
+    When the index is brought up to date, the next call sees it. `retriever_service` serves it over HTTP.
 
     Args:
         index_path: The index file; make it with `LocalSearch.build`.
+        embeddings: The model that the index's vectors were made with; without it only words are searched.
         name: Name of the tool.
         description: What the router reads: say what the documents are about.
         top_k: Passages returned at most.
 
     Raises:
-        ConfigError: The file is missing or no index of this version.
+        ConfigError: The file is missing or no index of this version, or has no vectors for `embeddings`.
+        MissingError: Vectors need the extra `search`.
     """
 
     report: IndexReport | None = None
@@ -53,6 +77,7 @@ class LocalSearch(Tool):
         self,
         index_path: str | Path,
         *,
+        embeddings: Embeddings | None = None,
         name: str = "local_search",
         description: str = DESCRIPTION,
         top_k: int = 5,
@@ -60,30 +85,37 @@ class LocalSearch(Tool):
         self._path = Path(index_path)
         self._top_k = _positive(top_k)
         check_index(self._path)
+        self._embedder: QueryEmbedder | None = None
+        self._opened: tuple[str, DenseIndex] | None = None
+        if embeddings is not None:
+            search_module("faiss")  # a package that is missing is told here, not by the first query
+            self._embedder = QueryEmbedder(embeddings, together=self._vectors().together)
         self.spec = _spec(name, description, path=str(index_path))
 
     @classmethod
     def build(
         cls,
-        folder: str | Path,
+        source: str | Path,
         index_path: str | Path,
         *,
+        embeddings: Embeddings | None = None,
         progress: Progress | None = None,
         **options: Any,
     ) -> LocalSearch:
-        """Bring an index up to date with a folder and open it; files that did not change are not read again.
+        """Bring an index up to date with a folder or a corpus and open it; unchanged files are not read again.
 
         Blocks: in async code call it through `asyncio.to_thread`. See `search_index.build_index` for arguments and
         errors; look at `report.problems` for files that could not be read.
 
         Args:
-            folder: Searched with its subfolders.
+            source: A folder, searched with its subfolders, or a corpus: one JSON object a line, see `corpus`.
             index_path: The index; made when it is not there.
-            progress: Called with files done, files in all, and the next file's path.
+            embeddings: Makes vectors of the passages, for a search by meaning beside the one by words.
+            progress: Called with work done, work in all, and what is next.
             **options: As for `LocalSearch`.
         """
-        report = build_index(folder, index_path, progress=progress)
-        search = cls(index_path, **options)
+        report = build_index(source, index_path, embeddings=embeddings, progress=progress)
+        search = cls(index_path, embeddings=embeddings, **options)
         search.report = report
         return search
 
@@ -91,14 +123,103 @@ class LocalSearch(Tool):
         """Look up the argument `query`; any text will do.
 
         Raises:
-            ToolError: The index is gone or damaged.
+            ToolError: The index is gone or damaged, or its vectors are of another model.
+            Exception: Whatever the embedding model raises.
         """
         query = request.args["query"]
         try:
-            hits = await asyncio.to_thread(search_index, self._path, query, top_k=self._top_k)
-        except sqlite3.Error as error:
-            raise ToolError(f"the index {str(self._path)!r} cannot be read: {error}") from error
+            hits = await self.search(query)
+        except ConfigError as error:
+            raise ToolError(str(error)) from error
         return passages_result(query, [dataclasses.asdict(hit) for hit in hits])
+
+    async def search(self, query: str, *, top_k: int | None = None) -> list[Hit]:
+        """The best passages for a query, best first; any text will do.
+
+        Queries that wait for the embedding model at the same time are sent to it together. The search runs in a thread.
+
+        Args:
+            query: Any text.
+            top_k: Passages at most; by default as many as the tool returns.
+
+        Raises:
+            ToolError: The index is gone or damaged.
+            ConfigError: Its vectors are of another model.
+            Exception: Whatever the embedding model raises.
+        """
+        vector = None if self._embedder is None or not query.strip() else await self._embedder.embed(query)
+        try:
+            return await asyncio.to_thread(self._find, query, vector, top_k or self._top_k)
+        except (sqlite3.Error, OSError) as error:
+            raise ToolError(f"the index {str(self._path)!r} cannot be read: {error}") from error
+
+    async def check_model(self) -> None:
+        """Ask the embedding model for one vector, to find out before the first query whether it fits the index.
+
+        Raises:
+            ConfigError: The vectors are of another model.
+            Exception: Whatever the embedding model raises.
+        """
+        await self.search("check", top_k=1)
+
+    def describe(self) -> tuple[int, str | None]:
+        """How many passages the index holds, and the name of the model by which it is searched, if any. Blocks.
+
+        Raises:
+            sqlite3.Error: The index is gone or damaged.
+        """
+        with closing(open_index(self._path)) as database:
+            return count_passages(database), None if self._embedder is None else self._embedder.model
+
+    def _find(self, query: str, vector: Matrix | None, top_k: int) -> list[Hit]:
+        missed = ""
+        while True:
+            try:
+                return self._find_once(query, vector, top_k)
+            except FileNotFoundError as error:
+                if str(error) == missed:
+                    raise
+                missed = str(
+                    error
+                )  # a build replaced the index after it was opened, and its vectors; the next has others
+
+    def _find_once(self, query: str, vector: Matrix | None, top_k: int) -> list[Hit]:
+        with closing(open_index(self._path)) as database:
+            if vector is None:
+                return fetch(database, rank_by_words(database, query, top_k))
+            depth = max(top_k, _DEPTH)
+            near = self._near(database, vector, depth)
+            words = [row for row, _ in rank_by_words(database, query, depth)]
+            return fetch(database, reciprocal_rank_fusion([words, near])[:top_k])
+
+    def _near(self, database: sqlite3.Connection, vector: Matrix, depth: int) -> list[int]:
+        """Ids of the nearest passages; opens the vectors anew where a build has replaced them."""
+        told = read_vectors(database)
+        if told is None or self._embedder is None:
+            raise self._no_vectors()
+        opened = self._opened
+        if opened is None or opened[0] != told.file:
+            if self._embedder.probe is None or not same_model(told.probe, self._embedder.probe):
+                raise ConfigError(
+                    f"{str(self._path)!r} holds vectors of {told.model}, and {self._embedder.model} is another model; "
+                    "fix: pass that model, or build the index again with this one"
+                )
+            opened = self._opened = (told.file, DenseIndex.open(self._path.with_name(told.file)))
+        ids, _ = opened[1].search(vector, depth)
+        return [int(row) for row in ids[0] if row >= 0]
+
+    def _vectors(self) -> Vectors:
+        with closing(open_index(self._path)) as database:
+            told = read_vectors(database)
+        if told is None:
+            raise self._no_vectors()
+        return told
+
+    def _no_vectors(self) -> ConfigError:
+        return ConfigError(
+            f"{str(self._path)!r} holds no vectors to search with `embeddings`; "
+            "fix: build it with the model, LocalSearch.build(source, index_path, embeddings=...)"
+        )
 
 
 class RetrieverSearch(Tool):

@@ -1,67 +1,64 @@
-"""An index of a folder's documents in one SQLite file: FTS5, ranked by BM25.
+"""Builds an index of passages, from a folder of documents or from a corpus: words in SQLite, vectors in Faiss.
 
-Words are matched by their English stem, without accents and case. Languages that are written without spaces are matched
-poorly: use a retriever of your own for them. Which files changed is told by their size and time of change.
+The index is one SQLite file (`index_file` reads it), and beside it a file of vectors where an embedding model is given
+(`dense_index`). A build works on a copy. The SQLite file names its vectors and replaces the old one in one step, so
+searches that are under way, and a build that is interrupted, never see one without the other.
+
+Which files changed is told by their size and time of change. Passages are streamed. Vectors are held until they are
+written: two bytes a dimension in the end, up to eight while they come and are grouped.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
 
 from orchestra_graph.errors import ConfigError, MissingError
-from orchestra_graph.tools.documents import READERS, read_passages
+from orchestra_graph.tools.corpus import CORPUS_ENDINGS, CorpusReader, is_corpus
+from orchestra_graph.tools.dense_index import DenseIndex
+from orchestra_graph.tools.documents import READERS, read_passages, search_module
+from orchestra_graph.tools.embedding import Probe, embed_passages, probe_model, same_model
+from orchestra_graph.tools.index_file import (
+    FREQUENT,
+    Vectors,
+    check_index,
+    count_passages,
+    create,
+    open_index,
+    read_vectors,
+)
 
-INDEX_VERSION = 1
-
-_APPLICATION = 0x4F726753
-"""Written into the file's header, so that another program's database is never taken for an index."""
 _PASSAGE_CHARACTERS = 1200
-_QUERY_WORDS = 64
-_TITLE_WEIGHT = 2.0
-
-_SCHEMA = f"""
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {INDEX_VERSION};
-CREATE TABLE origin (folder TEXT NOT NULL);
-CREATE TABLE files (
-    source TEXT PRIMARY KEY,
-    size INTEGER NOT NULL,
-    changed_ns INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    problem TEXT NOT NULL
-);
-CREATE VIRTUAL TABLE passages USING fts5 (
-    source UNINDEXED, title, text, tokenize = "porter unicode61 remove_diacritics 2"
-);
-"""
-_SEARCH = f"""
-SELECT source, title, text, -bm25(passages, 0, {_TITLE_WEIGHT}, 1.0) AS score
-FROM passages WHERE passages MATCH ? ORDER BY score DESC, rowid LIMIT ?
-"""
+_CACHE_KIB = 256 * 1024
+_HASH_BYTES = 1 << 26
+"""Words that FTS5 gathers before it writes them; its own default is made for small changes."""
+_TOLD_EVERY = 1000
+"""Passages between two reports of progress."""
+_ADDED_AT_ONCE = 16_384
+"""Vectors; Faiss starts its threads anew each time, which costs more than adding a few."""
+_UNREAD = -1
+"""Size noted for a file that no installed package reads, so that the next build tries again."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with files done, files in all, and the path of the file that is next; it is empty at the end."""
+"""Called with work done, work in all, and what is next, which is empty at the end.
 
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A passage found."""
-
-    source: str
-    """Path inside the indexed folder."""
-    title: str
-    text: str
-    score: float
-    """BM25; higher is better, comparable within one query only."""
+The work is files of a folder; of a corpus its bytes, and then, where vectors are made, passages.
+"""
+Row = tuple[str, str, str]
+"""Source, title and text of a passage."""
+State = tuple[int, int]
+"""Size in bytes and time of change in nanoseconds of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +72,41 @@ class IndexReport:
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
+    bad_lines: int = 0
+    """Lines of a corpus that hold no passage; `problems` quotes the first."""
     problems: dict[str, str] = field(default_factory=dict)
-    """Files that could not be read, with the reason."""
+    """Files that could not be read, or not wholly, with the reason."""
+    vectors: int = 0
+    embedded: int = 0
+    """Passages that this build embedded."""
 
 
-def build_index(folder: str | Path, index_path: str | Path, *, progress: Progress | None = None) -> IndexReport:
-    """Bring an index up to date with a folder; the file is replaced at the end, so that searches never wait or fail.
+def build_index(
+    source: str | Path,
+    index_path: str | Path,
+    *,
+    embeddings: Embeddings | None = None,
+    progress: Progress | None = None,
+) -> IndexReport:
+    """Bring an index up to date with a folder or a corpus; it is replaced at the end: searches never wait or fail.
 
     Hidden files and folders, and endings other than those of `documents.READERS`, are passed over. Nothing is kept of
     a build that was interrupted. Blocks: in async code call it through `asyncio.to_thread`.
 
     Args:
-        folder: Searched with its subfolders; links to folders are not followed.
+        source: A folder, searched with its subfolders (links to folders are not followed), or a corpus, see `corpus`.
         index_path: The index; made when it is not there.
-        progress: Told before each file, and at the end.
+        embeddings: Makes a vector of each passage that has none yet. An index that has vectors needs its model again.
+        progress: Told before each file, now and then within a corpus and while vectors are made, and at the end.
 
     Raises:
-        ConfigError: There is no such folder, nothing in it can be read, or the file is no index of this version or
-            cannot be written.
-        MissingError: A file needs the extra `search`.
+        ConfigError: There is no such source, nothing in it can be read, a corpus breaks off, the file is no index of
+            this version or cannot be written, or the embedding model failed or is another one than the index has.
+        MissingError: Vectors need the extra `search`.
     """
-    root, target = Path(folder), Path(index_path)
+    root, target = Path(source), Path(index_path)
     try:
-        return _build(root, target, progress or (lambda done, total, source: None))
+        return _build(root, target, embeddings, progress or (lambda done, total, source: None))
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(
             f"{str(target)!r}: the index cannot be built ({type(error).__name__}: {error}); fix: build it in a file "
@@ -105,137 +114,151 @@ def build_index(folder: str | Path, index_path: str | Path, *, progress: Progres
         ) from error
 
 
-def _build(root: Path, target: Path, progress: Progress) -> IndexReport:
-    if not root.is_dir():
-        raise ConfigError(f"{str(root)!r}: expected a folder with documents; fix: check the path")
-    if target.exists():
-        check_index(target)
-    found = dict(_scan(root))
-    if not found:
-        raise ConfigError(f"{str(root)!r} holds no document; expected files that end in {', '.join(READERS)}")
+def _build(root: Path, target: Path, embeddings: Embeddings | None, progress: Progress) -> IndexReport:
+    found = _find(root)
+    kept, old = _what_is_there(target, root, found)
+    probe = _probe(target, old, embeddings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _draft(target) as draft, closing(sqlite3.connect(draft, isolation_level=None)) as database:
-        if not os.path.getsize(draft):
-            _create(database)
-        database.execute("BEGIN")
-        report = _update(database, root.resolve(), found, progress)
-        database.execute("COMMIT")
-        if not report.passages:
-            reasons = "; ".join(f"{source}: {reason}" for source, reason in list(report.problems.items())[:3])
-            raise ConfigError(f"{str(root)!r}: expected at least one document that can be read; {reasons}")
+    new: Path | None = None
+    try:
+        with _draft(target, copied=kept) as draft, closing(sqlite3.connect(draft, isolation_level=None)) as database:
+            _prepare(database, root, is_new=not kept)
+            report = _update(database, root, found, progress)
+            if not report.passages:
+                reasons = "; ".join(f"{source}: {reason}" for source, reason in list(report.problems.items())[:3])
+                raise ConfigError(f"{str(root)!r}: expected at least one document that can be read; {reasons}")
+            if embeddings is not None and probe is not None:
+                path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.faiss")
+                new = path
+                vectors = _vectors(target, old if kept else None, probe)
+                report = replace(report, embedded=_embed(database, vectors, embeddings, progress), vectors=len(vectors))
+                _save(database, vectors, path, probe)
+            database.execute("COMMIT")
+    except BaseException:
+        if new is not None:
+            new.unlink(missing_ok=True)
+        raise
+    if old is not None:
+        target.with_name(old.file).unlink(missing_ok=True)
     return report
 
 
-def check_index(path: Path) -> None:
-    """Check that a file is an index of this version.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    try:
-        if not path.is_file():
-            raise ConfigError(
-                f"{str(path)!r}: expected an index; fix: build it with LocalSearch.build(folder, {str(path)!r})"
-            )
-        with closing(_open(path)) as database:
-            application = database.execute("PRAGMA application_id").fetchone()[0]
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise ConfigError(f"{str(path)!r} is no search index ({error}); fix: name another file") from error
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be read ({error}); fix: name another file with `path`") from error
-    if application != _APPLICATION:
-        raise ConfigError(f"{str(path)!r} is no search index but another database; fix: name another file")
-    if version != INDEX_VERSION:
-        raise ConfigError(
-            f"{str(path)!r}: index version {version}, expected {INDEX_VERSION}; fix: delete the file and build it again"
-        )
+def _find(root: Path) -> dict[str, State]:
+    """Size and time of change of each file to index, by its path in the folder; of a corpus it is the file's name."""
+    if root.is_file():
+        if not is_corpus(root):
+            raise ConfigError(f"{str(root)!r}: expected a folder, or a corpus that ends in {', '.join(CORPUS_ENDINGS)}")
+        return {root.name: _state(root)}
+    if not root.is_dir():
+        raise ConfigError(f"{str(root)!r}: expected a folder with documents, or a corpus; fix: check the path")
+    found = dict(_scan(root))
+    if not found:
+        raise ConfigError(f"{str(root)!r} holds no document; expected files that end in {', '.join(READERS)}")
+    return found
 
 
-def search_index(path: Path, query: str, *, top_k: int) -> list[Hit]:
-    """The best passages for a query; any text is a query. Blocks; safe from several threads.
-
-    Passages that hold more and rarer words of the query come first; none has to hold all of them.
-
-    Raises:
-        sqlite3.Error: The index is gone or damaged.
-    """
-    words = list(dict.fromkeys(re.findall(r"\w+", query)))[:_QUERY_WORDS]
-    if not words:
-        return []
-    with closing(_open(path)) as database:
-        rows = database.execute(_SEARCH, (" OR ".join(f'"{word}"' for word in words), top_k)).fetchall()
-    return [Hit(*row) for row in rows]
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-
-
-@contextmanager
-def _draft(target: Path) -> Iterator[str]:
-    """A copy of the index to work on; it takes the index's place when the block ends well."""
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    try:
-        if target.exists():
-            shutil.copyfile(target, draft)
-        yield draft
-        os.chmod(draft, 0o644)
-        os.replace(draft, target)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-
-
-def _create(database: sqlite3.Connection) -> None:
-    try:
-        database.executescript(_SCHEMA)
-    except sqlite3.OperationalError as error:
-        if "fts5" not in str(error):
-            raise
-        raise MissingError("SQLite's FTS5 module", f"use a Python whose sqlite3 has it ({error})") from error
-
-
-def _scan(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def _scan(root: Path) -> Iterator[tuple[str, State]]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
             if not name.startswith(".") and path.suffix.lower() in READERS and path.is_file():
-                told = path.stat()
-                yield path.relative_to(root).as_posix(), (told.st_size, told.st_mtime_ns)
+                yield path.relative_to(root).as_posix(), _state(path)
 
 
-def _update(
-    database: sqlite3.Connection, root: Path, found: dict[str, tuple[int, int]], progress: Progress
-) -> IndexReport:
-    known = _known(database, root)
+def _state(path: Path) -> State:
+    told = path.stat()
+    return told.st_size, told.st_mtime_ns
+
+
+def _what_is_there(target: Path, root: Path, found: Mapping[str, State]) -> tuple[bool, Vectors | None]:
+    """Whether to go on from the index that is there, and its vectors.
+
+    It is begun anew for another source, and for a corpus that changed: dropping its passages takes longer.
+    """
+    if not target.exists():
+        return False, None
+    check_index(target)
+    with closing(open_index(target)) as database:
+        same = database.execute("SELECT path FROM origin").fetchall() == [(str(root.resolve()),)]
+        return same and (root.is_dir() or _known(database) == found), read_vectors(database)
+
+
+def _probe(target: Path, old: Vectors | None, embeddings: Embeddings | None) -> Probe | None:
+    """What the index will remember of its model, checked against the one that it has."""
+    if embeddings is None:
+        if old is not None:
+            raise ConfigError(
+                f"{str(target)!r} holds vectors of {old.model}; expected the same model as `embeddings`; "
+                "fix: pass it, or build another file"
+            )
+        return None
+    probe = probe_model(embeddings)
+    if old is not None and not same_model(old.probe, probe.vector):
+        raise ConfigError(
+            f"{str(target)!r} holds vectors of {old.model}, and {probe.model} is another model; "
+            "fix: pass that model, or build another file"
+        )
+    return probe
+
+
+@contextmanager
+def _draft(target: Path, *, copied: bool) -> Iterator[str]:
+    """A file to work on, a copy of the index or empty; it takes the index's place when the block ends well."""
+    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        if copied:
+            shutil.copyfile(target, draft)
+        yield draft
+        os.fsync(handle)
+        os.chmod(draft, 0o644)
+        os.replace(draft, target)
+    finally:
+        os.close(handle)
+        Path(draft).unlink(missing_ok=True)
+
+
+def _prepare(database: sqlite3.Connection, root: Path, *, is_new: bool) -> None:
+    # The draft is thrown away when anything fails, so nothing in it needs to be undone.
+    for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+        database.execute(f"PRAGMA {setting}")
+    if is_new:
+        create(database)
+        database.execute("INSERT INTO passages (passages, rank) VALUES ('hashsize', ?)", (_HASH_BYTES,))
+        database.execute("INSERT INTO origin VALUES (?)", (str(root.resolve()),))
+    database.execute("BEGIN")
+
+
+def _update(database: sqlite3.Connection, root: Path, found: Mapping[str, State], progress: Progress) -> IndexReport:
+    known, before = _known(database), count_passages(database)
     for source in known.keys() - found.keys():
         _remove(database, source)
     changed = [source for source, state in found.items() if known.get(source) != state]
     for done, source in enumerate(changed):
-        progress(done, len(changed), source)
         _remove(database, source)
-        _add(database, root, source, found[source])
+        if root.is_dir():
+            progress(done, len(changed), source)
+            _add_document(database, root, source, found[source])
+        else:
+            _add_corpus(database, root, found[source], progress)
+    if changed or known.keys() - found.keys():
+        _recount(database, before)
     progress(len(changed), len(changed), "")
     problems = dict(database.execute("SELECT source, problem FROM files WHERE problem != '' ORDER BY source"))
+    searched, bad_lines = database.execute("SELECT sum(last >= first), sum(bad_lines) FROM files").fetchone()
     return IndexReport(
-        files=len(found) - len(problems),
-        passages=database.execute("SELECT count(*) FROM passages").fetchone()[0],
+        files=searched,
+        passages=count_passages(database),
         added=sum(source not in known for source in changed),
         changed=sum(source in known for source in changed),
         removed=len(known.keys() - found.keys()),
         unchanged=len(found) - len(changed),
+        bad_lines=bad_lines,
         problems=problems,
     )
 
 
-def _known(database: sqlite3.Connection, root: Path) -> dict[str, tuple[int, int]]:
-    """Files of the index with size and time; none when it was built from another folder."""
-    if database.execute("SELECT folder FROM origin").fetchall() != [(str(root),)]:
-        for table in ("origin", "files", "passages"):
-            database.execute(f"DELETE FROM {table}")
-        database.execute("INSERT INTO origin VALUES (?)", (str(root),))
+def _known(database: sqlite3.Connection) -> dict[str, State]:
     rows = database.execute("SELECT source, size, changed_ns FROM files")
     return {source: (size, changed) for source, size, changed in rows}
 
@@ -247,18 +270,99 @@ def _remove(database: sqlite3.Connection, source: str) -> None:
     database.execute("DELETE FROM files WHERE source = ?", (source,))
 
 
-def _add(database: sqlite3.Connection, root: Path, source: str, state: tuple[int, int]) -> None:
+def _add_document(database: sqlite3.Connection, root: Path, source: str, state: State) -> None:
     problem, passages = "", []
     try:
         passages = read_passages(root / source, size=_PASSAGE_CHARACTERS)
-    except MissingError:
-        raise
     except Exception as error:  # a broken file may raise anything; it is reported, and the others are indexed
         problem = f"{type(error).__name__}: {error}"
-    first = database.execute("SELECT coalesce(max(last), 0) + 1 FROM files").fetchone()[0]
+        if isinstance(error, MissingError):
+            state = (_UNREAD, state[1])
+    first, last = _insert(database, ((source, passage.title, passage.text) for passage in passages))
+    database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, 0)", (source, *state, first, last, problem))
+
+
+def _add_corpus(database: sqlite3.Connection, path: Path, state: State, progress: Progress) -> None:
+    reader = CorpusReader(path)
+
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(reader):
+            if number % _TOLD_EVERY == 0:
+                progress(reader.bytes_read, state[0], path.name)
+            yield row
+
+    first, last = _insert(database, rows())
+    row = (path.name, *state, first, last, reader.problem, reader.bad_lines)
+    database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _insert(database: sqlite3.Connection, rows: Iterable[Row]) -> tuple[int, int]:
+    """The first and last id of new passages. An id is never used twice: vectors are told by it."""
+    first = database.execute("SELECT next_id FROM counts").fetchone()[0]
+    ids = count(first)
     database.executemany(
-        "INSERT INTO passages (rowid, source, title, text) VALUES (?, ?, ?, ?)",
-        ((first + i, source, passage.title, passage.text) for i, passage in enumerate(passages)),
+        "INSERT INTO passages (rowid, source, title, text) VALUES (?, ?, ?, ?)", ((next(ids), *row) for row in rows)
     )
-    row = (source, *state, first, first + len(passages) - 1, problem)
-    database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+    following = next(ids)
+    database.execute("UPDATE counts SET next_id = ?", (following,))
+    return first, following - 1
+
+
+def _recount(database: sqlite3.Connection, before: int) -> None:
+    database.execute("UPDATE counts SET passages = (SELECT coalesce(sum(last - first + 1), 0) FROM files)")
+    if count_passages(database) > 2 * before:  # most of it is new: worth the time that it takes to join its parts
+        database.execute("INSERT INTO passages (passages) VALUES ('optimize')")
+    database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab (main, passages, row)")
+    database.execute("DELETE FROM frequent")
+    database.execute("INSERT INTO frequent SELECT term, doc FROM vocabulary WHERE doc >= ?", (FREQUENT,))
+    database.execute("DROP TABLE vocabulary")
+
+
+def _vectors(target: Path, old: Vectors | None, probe: Probe) -> DenseIndex:
+    if old is not None and (path := target.with_name(old.file)).is_file():
+        return DenseIndex.open(path, mapped=False)
+    return DenseIndex.empty(probe.dimensions)
+
+
+def _embed(database: sqlite3.Connection, vectors: DenseIndex, embeddings: Embeddings, progress: Progress) -> int:
+    """Drop vectors whose passages are gone, and make those that are missing; tells how many it made."""
+    numpy = search_module("numpy")
+    ranges = database.execute("SELECT first, last FROM files WHERE last >= first").fetchall()
+    wanted = numpy.concatenate([numpy.arange(first, last + 1) for first, last in ranges])
+    there = vectors.ids()
+    vectors.remove(numpy.setdiff1d(there, wanted))
+    missing = numpy.setdiff1d(wanted, there)
+    done, rows, parts = 0, [], []
+    for ids, made in embed_passages(embeddings, _texts(database, missing)):
+        if made.shape[1] != vectors.dimensions:
+            raise ConfigError(
+                f"the embedding model returned {made.shape[1]} numbers for a passage and {vectors.dimensions} for a "
+                "query; expected as many; fix: use another model"
+            )
+        progress(done, len(missing), "vectors")
+        done += len(ids)
+        rows += ids
+        parts.append(made)
+        if len(rows) >= _ADDED_AT_ONCE or done == len(missing):
+            vectors.add(rows, numpy.concatenate(parts))
+            rows, parts = [], []
+    progress(done, done, "grouping")
+    vectors.regroup()
+    progress(done, done, "")
+    return done
+
+
+def _texts(database: sqlite3.Connection, ids: Any) -> Iterator[tuple[int, str]]:
+    numpy = search_module("numpy")
+    for run in numpy.split(ids, numpy.flatnonzero(numpy.diff(ids) > 1) + 1):
+        if len(run):
+            between = (int(run[0]), int(run[-1]))
+            rows = database.execute("SELECT rowid, title, text FROM passages WHERE rowid BETWEEN ? AND ?", between)
+            yield from ((row, f"{title}\n{text}" if title else text) for row, title, text in rows)
+
+
+def _save(database: sqlite3.Connection, vectors: DenseIndex, path: Path, probe: Probe) -> None:
+    vectors.save(path)
+    database.execute("DELETE FROM vectors")
+    row = (path.name, probe.model, probe.vector, probe.together)
+    database.execute("INSERT INTO vectors VALUES (?, ?, ?, ?)", row)
