@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := orchestra_graph tests examples graphs
+SOURCES := orchestra_graph training tests examples graphs
 
 .PHONY: demo test quick lint types bench sandbox format clean
 
@@ -11,10 +11,11 @@ demo: $(VENV)/.demo
 	@$(BIN)/orchestra demo
 
 test: lint types sandbox
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not vllm"
+	$(BIN)/pytest -m vllm
 
 quick: $(VENV)/.dev sandbox
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not vllm"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)
@@ -31,8 +32,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/import_time.py
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/concurrency.py
+	$(BIN)/python tests/benchmarks/tracing.py
 	$(BIN)/python tests/benchmarks/views.py
 	$(BIN)/python tests/benchmarks/retriever.py
+	$(BIN)/python tests/benchmarks/serving.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
 sandbox:

@@ -6,7 +6,8 @@
     │   └── MissingError     an extra, a program or an environment variable is not there; prints the install line
     ├── RouterError          the router's model server refused for good; the run stops
     ├── ToolError            a call failed; becomes an error outcome that the router reads, never leaves the tool node
-    └── RunLogError          a run log cannot be read or written
+    ├── RunLogError          a run log cannot be read or written
+    └── ServerError          a model server did not come up, or did not stay up
 
 Anything else that escapes is a bug and keeps its traceback.
 """
@@ -68,3 +69,7 @@ class ToolError(OrchestraError):
 
 class RunLogError(OrchestraError):
     """A run log line cannot be read or written; the text names file, line and field."""
+
+
+class ServerError(OrchestraError):
+    """A model server did not come up, or did not stay up; the text says why, where its log is, and what to do."""

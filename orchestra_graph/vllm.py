@@ -142,7 +142,14 @@ class ChatVLLM(ChatOpenAI):
         self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        if payload.get("tools") and payload.get("tool_choice", "auto") not in ("auto", "none"):
+            # Without it vLLM constrains names only. Never with `auto`, which it would constrain too.
+            payload["tools"] = [{**t, "function": {"strict": True, **t["function"]}} for t in payload["tools"]]
         payload["extra_body"] = {"return_token_ids": True, **self._extra_body(kwargs)}
+        if "response_format" not in payload and "messages" in payload:
+            # The client would check every message against its types, each time; it takes an extra body as it is.
+            payload["extra_body"] |= {name: payload.pop(name) for name in ("messages", "tools") if name in payload}
+            payload["messages"] = []
         return payload
 
     def _extra_body(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def assert_charged_right(server: OpenAIServer, charges: Sequence[Charge]) -> Non
     )
     known = fsum(c["dollars"] for c in charges)
     most = fsum(c.get("upper", c["dollars"]) for c in charges)
-    assert len(charges) == len(server.requests)
+    # A busy machine may cut a try off before the server has read it.
+    assert len(charges) >= len(server.requests)
     assert known <= owed + 1e-12
     assert owed <= most + 1e-12
     if not any(c["status"] == "uncertain" for c in charges):

@@ -17,8 +17,10 @@ from orchestra_graph.cli.ask import ask
 from orchestra_graph.cli.catalog import catalog
 from orchestra_graph.cli.check import check
 from orchestra_graph.cli.demo import demo
+from orchestra_graph.cli.doctor import doctor
 from orchestra_graph.cli.retriever import retriever
 from orchestra_graph.cli.runs import runs
+from orchestra_graph.cli.serve import serve
 from orchestra_graph.cli.terminal import accept_any_text, print_error
 from orchestra_graph.errors import OrchestraError
 
@@ -33,6 +35,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(ask)
 app.command()(check)
+app.command()(serve)
+app.command()(doctor)
 app.add_typer(catalog, name="catalog")
 app.add_typer(retriever, name="retriever")
 app.add_typer(runs, name="runs")
