@@ -8,6 +8,7 @@ state = graph.invoke({"messages": [("user", "What is the capital of France?")]})
 
 import langgraph.types  # noqa: F401  (first, from here: deep in the import stack CPython takes 0.1 s longer for it)
 
+from orchestra_graph.add_router import add_router
 from orchestra_graph.catalog import Catalog, Latency, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import (
     CatalogError,
@@ -73,6 +74,7 @@ __all__ = [
     "ToolError",
     "ToolSpec",
     "WebSearch",
+    "add_router",
     "create_orchestrator",
     "report",
 ]

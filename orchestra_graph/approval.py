@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Final, Literal, NotRequired
 
 from langgraph.types import interrupt
@@ -65,9 +66,9 @@ class _Rejected(TypedDict):
     message: NotRequired[str]
 
 
-_ANSWER: Final = TypeAdapter[_Approved | _Edited | _Rejected](
-    Annotated[_Approved | _Edited | _Rejected, Discriminator("type")]
-)
+@cache
+def _answers() -> TypeAdapter[_Approved | _Edited | _Rejected]:
+    return TypeAdapter(Annotated[_Approved | _Edited | _Rejected, Discriminator("type")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Approval:
         }
         while True:
             try:
-                answer = _ANSWER.validate_python(interrupt(request))
+                answer = _answers().validate_python(interrupt(request))
             except ValidationError as error:
                 request = {**request, "problem": _problem(error)}
                 continue

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from orchestra_graph.errors import ToolError
+from orchestra_graph.redact import hide_secrets
 
 _NEVER_SENT: Final = (
     "ConnectError",
@@ -78,14 +79,14 @@ def status_of(error: BaseException) -> int | None:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the error's class and text, and the root cause where it says more."""
+    """One line: the error's class and text, and the root cause where it says more; keys in it are hidden."""
     *_, root = _chain(error)
     text = _one_line(error)
     return text if root is error or _one_line(root) in text else f"{text} ({_one_line(root)})"
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = hide_secrets(" ".join(str(error).split()))
     name = type(error).__name__
     return text if isinstance(error, ToolError) else f"{name}: {text}" if text else name
 

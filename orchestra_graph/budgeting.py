@@ -18,7 +18,7 @@ from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import StoppedBy, Turn
 
 _ROUNDING: Final = 1e-9
-"""Dollars that a sum of prices may be off."""
+"""Dollars or seconds that a sum may be off."""
 _STUCK: Final = 3
 """Replies in a row of which no call fitted the budget, after which the run is closed."""
 
@@ -132,7 +132,8 @@ class Purse:
         fit = [
             spec
             for spec in closers(self._setup.catalog, closing)
-            if spec.least_dollars(self._tokens) <= self.dollars + _ROUNDING and spec.latency.p50 <= self.seconds
+            if spec.least_dollars(self._tokens) <= self.dollars + _ROUNDING
+            and spec.latency.p50 <= self.seconds + _ROUNDING
         ]
         return fit if self.seconds > 0 else []
 

@@ -47,6 +47,7 @@ from orchestra_graph.catalog import (
     compile_schema,
 )
 from orchestra_graph.errors import CatalogError
+from orchestra_graph.redact import SECRET_KEY, SECRET_VALUE
 from orchestra_graph.toml_lines import KeyLines, KeyPath
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
@@ -57,12 +58,6 @@ _KEYWORDS = (
 ).split()
 """What a parameter may say: JSON Schema, as far as the tool-calling APIs read it."""
 
-_SECRET_KEY = re.compile(r"(?i)(api[_-]?key|secret|password|token|authorization)$")
-_SECRET_VALUE = re.compile(
-    r"(?i:bearer\s+)\S+"
-    r"|(sk-|sk_|pk-|hf_|gh[pousr]_|github_pat_|gsk_|tvly-|nvapi-|lsv2_|xox[a-z]-|xai-|AIza|AKIA)[A-Za-z0-9_-]{8,}"
-    r"|[a-z]+://[^/\s]*:[^/\s]*@.*"
-)
 _PARTS: Mapping[str, type[BaseModel]] = {"price": Price, "latency": Latency, "limits": Limits}
 
 _Spec = TypeVar("_Spec", bound=ModelSpec)
@@ -346,7 +341,7 @@ def _without_secrets(path: KeyPath, table: dict[str, Any], problems: _Problems) 
     for key, value in table.items():
         if isinstance(value, dict):
             clean[key] = _without_secrets((*path, key), value, problems)
-        elif isinstance(value, str) and (_SECRET_VALUE.fullmatch(value) or _SECRET_KEY.search(key)):
+        elif isinstance(value, str) and (SECRET_VALUE.fullmatch(value) or SECRET_KEY.search(key)):
             problems.secret((*path, key))
         else:
             clean[key] = value

@@ -17,7 +17,8 @@ from langgraph.cache.base import BaseCache
 from orchestra_graph.approval import Approval
 from orchestra_graph.attempts import Ask, ChatModel
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
-from orchestra_graph.meter import Journal
+from orchestra_graph.journal import Journal, Started, best_known, next_try, of_owner
+from orchestra_graph.meter import current_meter
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.conversation import ConversationProtocol
@@ -89,9 +90,11 @@ class Engine:
     run_log: RunLog | None
     cache: BaseCache[Any] | None
     fallback_protocol: Protocol = field(default_factory=ConversationProtocol)
-    started: set[str] = field(default_factory=set)
-    """Ids of runs that began in this process and were never interrupted; the journal of any other is read."""
+    started: Started = field(default_factory=Started)
+    """Runs that began in this process; the journal of any other is read."""
     _unwritten: dict[str, dict[str, Charge]] = field(default_factory=dict)
+    _earlier: dict[str, dict[str, Charge]] = field(default_factory=dict)
+    """By call, what `earlier` found, for runs nested in it."""
     _bound: dict[tuple[bool, int, str | None], tuple[Ask, list[dict[str, Any]]]] = field(default_factory=dict)
     _by_run: dict[str, Setup] = field(default_factory=dict)
     _by_content: dict[bytes, Setup] = field(default_factory=dict)
@@ -150,6 +153,11 @@ class Engine:
         """
         return None if run.get("task", {}).get("purpose") == "train" else self.constraint
 
+    @property
+    def policy_name(self) -> str:
+        """What logs and traces call the router."""
+        return self.catalog.router.model or self.router.get_name()
+
     def header(self, run: RunHeader) -> dict[str, Any]:
         """What the run log says of a run before its turns."""
         setup = self.setup(run)
@@ -161,7 +169,7 @@ class Engine:
             "catalog_hash": run["catalog_hash"],
             "preferences": run["preferences"],
             "budget": run["budget"],
-            "policy": {"name": self.catalog.router.model or self.router.get_name()},
+            "policy": {"name": self.policy_name},
             "protocol": self.protocol.name,
             "constraint": self.constraint_of(run),
             "versions": versions(),
@@ -180,15 +188,8 @@ class Engine:
         return _known_price(model) or Price(source="unknown")
 
     def journal(self, run_id: str) -> Journal | None:
-        """Writer of attempts that are about to be sent, where there is a run log."""
-        log = self.run_log
-        if log is None:
-            return None
-
-        def write(key: str, tool: str, upper: float) -> None:
-            log.journal(run_id, {"kind": "attempt", "key": key, "tool": tool, "upper": upper})
-
-        return write
+        """What remembers the attempts of a run, where there is a run log."""
+        return None if self.run_log is None else _RunJournal(self.run_log, run_id, self._earlier)
 
     def keep(self, run_id: str, turn_id: str, call_id: str, charges: dict[str, Charge]) -> None:
         """Hold charges of a task that is left by an exception: LangGraph drops its writes, and they were paid.
@@ -199,37 +200,53 @@ class Engine:
             call_id: The call, or the turn itself for the router's.
             charges: What was paid so far.
         """
+        self.started.discard(run_id)  # another process may take it up meanwhile
         if not charges:
             return
         _keep(self._unwritten, call_id, charges)
-        self.started.discard(run_id)
         if self.run_log is not None:
             self.run_log.journal(run_id, {"kind": "turn", "turn": {"id": turn_id, "charges": charges}})
 
     def earlier(self, run_id: str, call_id: str) -> tuple[int, dict[str, Charge]]:
-        """Tries of a call that is taken up again, made before a task of it could write anything.
+        """Tries of a call or decision that is taken up again, made before a task of it could write anything.
+
+        They are looked for in this process, in the run's log, and in those of the runs around it.
 
         Returns:
             The number of the next try, and the charges: those known, and an uncertain one with its upper bound for each
-            attempt that an earlier process sent and that never came back.
+            attempt that was sent and never came back; for a decision those of the calls as well that it made before.
         """
-        kept = self._unwritten.pop(call_id, None) or {}
-        if self.run_log is None or run_id in self.started:
-            return _next_try(kept) if kept else 0, kept
-        charges: dict[str, Charge] = {}
-        for key, record in self.run_log.attempts(run_id).items():
-            if _owner(key) == call_id:
-                charges[key] = {
-                    "tool": record["tool"],
-                    "status": "uncertain",
-                    "dollars": 0.0,
-                    "upper": record["upper"],
-                    "seconds": 0.0,
-                    "error": "the process ended before the attempt came back",
-                }
-        known = self.run_log.charges(run_id)
-        charges |= {key: charge for key, charge in known.items() if _owner(key) == call_id} | kept
-        return _next_try(charges), charges
+        if self.started.is_first(run_id, call_id):
+            return 0, {}
+        outer = current_meter()
+        logged = {} if self.run_log is None else self.run_log.take_up(run_id)
+        around = {} if outer is None else outer.earlier()
+        charges = best_known(self._unwritten.pop(call_id, {}), of_owner(call_id, best_known(logged, around)))
+        if charges:
+            _keep(self._earlier, call_id, charges)
+            if outer is not None:
+                outer.absorb(charges)
+        return next_try(call_id, charges), charges
+
+
+class _RunJournal:
+    """The journal of a run in its log."""
+
+    __slots__ = ("_earlier", "_log", "_run_id")
+
+    def __init__(self, log: RunLog, run_id: str, earlier: Mapping[str, Mapping[str, Charge]]) -> None:
+        self._log = log
+        self._run_id = run_id
+        self._earlier = earlier
+
+    def sent(self, key: str, tool: str, upper: float) -> None:
+        self._log.journal(self._run_id, {"kind": "attempt", "key": key, "tool": tool, "upper": upper})
+
+    def came_back(self, charges: Mapping[str, Charge]) -> None:
+        self._log.journal(self._run_id, {"kind": "charges", "charges": charges})
+
+    def earlier(self, call_id: str) -> Mapping[str, Charge]:
+        return self._earlier.get(call_id, {})
 
 
 def _unwrapped(bound: ChatModel) -> Ask:
@@ -237,16 +254,6 @@ def _unwrapped(bound: ChatModel) -> Ask:
     if type(bound) is RunnableBinding and not bound.config and not bound.config_factories:
         return partial(bound.bound.ainvoke, **bound.kwargs)
     return bound.ainvoke
-
-
-def _owner(key: str) -> str:
-    """The call or turn in the keys `{id}#{try}`, `{id}#{try}.{request}` and, of a nested run, `{id}/{key}`."""
-    return key.partition("#")[0].partition("/")[0]
-
-
-def _next_try(charges: Mapping[str, Charge]) -> int:
-    """The number after those in the keys `{id}#{try}` and `{id}#{try}.{request}`."""
-    return 1 + max((int(key.partition("#")[2].partition(".")[0]) for key in charges if "/" not in key), default=-1)
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> None:

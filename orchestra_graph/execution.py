@@ -14,6 +14,7 @@ from langgraph.cache.base import BaseCache
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
+from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, send
 from orchestra_graph.billing import describe, is_refusal, is_transient
 from orchestra_graph.catalog import ToolSpec
@@ -40,6 +41,8 @@ _CACHE_NAMESPACE = ("orchestra_graph", "calls")
 class CallNode(Node):
     """Node of one tool; each call of it is a task of its own."""
 
+    owns_graph = True
+
     def __init__(self, tool: str, engine: Engine, portal: Portal) -> None:
         super().__init__(tool, portal)
         self._engine = engine
@@ -49,6 +52,7 @@ class CallNode(Node):
         run_id, turn_id, call = state["run"]["id"], state["turn"], state["call"]
         execution = Execution(self._engine, state)
         outcome = await execution.carry_out()
+        tracing.called(call["tool"], state, outcome, execution.charges)
         update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": execution.charges}
         if self._engine.run_log is not None:
             self._engine.run_log.journal(run_id, {"kind": "turn", "turn": update}, hold=True)

@@ -33,6 +33,7 @@ from orchestra_graph.state import OrchestratorContext, OrchestratorInput, Orches
 from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
+from orchestra_graph.tracing import POLICY
 from orchestra_graph.vllm import ChatVLLM
 
 _RESERVED: Final = RESERVED_NAMES | {"closing", "fallback", FINAL_ANSWER}
@@ -81,12 +82,51 @@ def create_orchestrator(
     Raises:
         ConfigError: Something does not fit together; the text names it and the fix.
     """
+    engine = make_engine(
+        router,
+        _by_name(tools),
+        catalog=catalog,
+        preferences=preferences,
+        budget=budget,
+        protocol=protocol or ConversationProtocol(),
+        constraint=constraint,
+        run_log=run_log,
+        cache=cache,
+        closing=closing,
+        fallback=fallback,
+        max_malformed=max_malformed,
+        approve=approve,
+    )
+    return _build(engine)
+
+
+def make_engine(
+    router: BaseChatModel,
+    tools: Mapping[str, Tool],
+    *,
+    catalog: Catalog | None,
+    preferences: Preferences | None,
+    budget: Budget | None,
+    protocol: Protocol,
+    constraint: Constraint | Literal["auto"] | None,
+    run_log: RunLog | None,
+    closing: str | None,
+    fallback: BaseChatModel | Literal["rules"] | None,
+    max_malformed: int,
+    cache: BaseCache[Any] | None = None,
+    approve: Approve | None = None,
+) -> Engine:
+    """The parts of a run, checked to fit together; the arguments are those of `create_orchestrator`.
+
+    Raises:
+        ConfigError: Something does not fit together; the text names it and the fix.
+    """
     _check_types(
         router=(router, BaseChatModel),
         catalog=(catalog, Catalog | None),
         preferences=(preferences, Preferences | None),
         budget=(budget, Budget | None),
-        protocol=(protocol, Protocol | None),
+        protocol=(protocol, Protocol),
         run_log=(run_log, RunLog | None),
         cache=(cache, BaseCache | None),
         fallback=(None if fallback == "rules" else fallback, BaseChatModel | None),
@@ -95,22 +135,22 @@ def create_orchestrator(
         raise ConfigError(f"constraint = {constraint!r}; expected 'auto', 'required' or None")
     if max_malformed < 1:
         raise ConfigError(f"max_malformed = {max_malformed}; expected at least 1")
-    made = _by_name(tools)
+    for name in _RESERVED.intersection(tools):
+        raise ConfigError(f"a tool is named {name!r}, which the graph uses itself; rename it")
     decider = Rules() if fallback == "rules" else fallback
     if isinstance(router, ProgramRouter):
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
-    spoken = protocol or ConversationProtocol()
-    complete = _complete(catalog, made, router, answers=spoken.answers)
-    spoken.check(complete)
+    complete = _complete(catalog, tools, router, answers=protocol.answers)
+    protocol.check(complete)
     engine = Engine(
         catalog=complete,
-        tools=made,
+        tools=tools,
         router=router,
         fallback=decider,
         fallback_spec=_priced(Catalog(tools={}, router=_identified(decider))).router,
-        protocol=spoken,
-        constraint=_constraint(spoken, router) if constraint == "auto" else constraint,
+        protocol=protocol,
+        constraint=_constraint(protocol, router) if constraint == "auto" else constraint,
         preferences=preferences or Preferences(),
         budget=budget or Budget(),
         closing=closing,
@@ -120,7 +160,7 @@ def create_orchestrator(
         cache=cache,
     )
     _check(engine)
-    return _build(engine)
+    return engine
 
 
 def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
@@ -132,12 +172,12 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
         output_schema=OrchestratorOutput,
     )
     names = [name for name in engine.catalog.tools if name in engine.tools]
-    graph.add_node("router", RouterNode(engine, portal), destinations=(*names, "closing", END))
+    graph.add_node("router", RouterNode(engine, portal), destinations=(*names, "closing", END), trace_policy=POLICY)
     graph.add_edge(START, "router")
     for name in names:
-        graph.add_node(name, CallNode(name, engine, portal))
+        graph.add_node(name, CallNode(name, engine, portal), trace_policy=POLICY)
         graph.add_edge(name, "router")
-    graph.add_node("closing", ClosingNode(engine, portal), destinations=(END,))
+    graph.add_node("closing", ClosingNode(engine, portal), destinations=(END,), trace_policy=POLICY)
     return graph
 
 
@@ -151,8 +191,6 @@ def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:
         name = tool.spec.name
         if name in made:
             raise ConfigError(f"two tools are named {name!r}; expected unique names; rename one")
-        if name in _RESERVED:
-            raise ConfigError(f"a tool is named {name!r}, which the graph uses itself; rename it")
         made[name] = tool
     if not made:
         raise ConfigError("tools = []; expected at least one tool")

@@ -16,6 +16,7 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
+from orchestra_graph import tracing
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
@@ -36,7 +37,7 @@ M = TypeVar("M", bound=BaseModel)
 
 NO_ANSWER: Final = "No answer: no tool brought a result before the run ended."
 
-_MOST_CLOSERS: Final = 2
+MOST_CLOSERS: Final = 2
 """Tools that are asked to close a run, the second one when the first brought no answer."""
 
 _CONVERSATION_SHOWN: Final = 2000
@@ -46,16 +47,24 @@ _EVIDENCE_SHOWN: Final = 1000
 """Tokens of the newest result that stand as the answer when no tool can be paid to write one."""
 
 
-def begin(engine: Engine, messages: Sequence[BaseMessage]) -> RunHeader:
+def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, Any] | None = None) -> RunHeader:
     """Start a run, before anything is paid: a fresh id, validated preferences and budget, the first record of the log.
 
+    Args:
+        engine: The parts of the run.
+        messages: The newest message of a person is the question.
+        given: What the caller wants of this run, an `OrchestratorContext`; the graph's context by default.
+
     Raises:
-        ConfigError: The graph's context is wrong.
+        ConfigError: What is given is wrong.
     """
     outer = current_meter()
-    # LangGraph hands the context of the run around it down to a nested one, where it names tools of another catalog.
-    context = None if outer is not None else get_runtime().context
-    given: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+    if outer is not None:
+        # LangGraph hands down what the run around it was given, which names tools of another catalog.
+        given = {}
+    elif given is None:
+        context = get_runtime().context
+        given = context if isinstance(context, Mapping) else {}
     unknown = [key for key in given if key not in OrchestratorContext.__annotations__]
     if unknown:
         wanted = ", ".join(OrchestratorContext.__annotations__)
@@ -77,6 +86,8 @@ def begin(engine: Engine, messages: Sequence[BaseMessage]) -> RunHeader:
     }
     if "task" in given:
         run["task"] = dict(given["task"])
+    if tracing.is_on():
+        run["traced"] = True
     engine.setup(run)
     if engine.run_log is not None:
         engine.started.add(run["id"])
@@ -86,6 +97,8 @@ def begin(engine: Engine, messages: Sequence[BaseMessage]) -> RunHeader:
 
 class ClosingNode(Node):
     """Ends a run whose budget is used up: a terminal tool answers from the evidence if one can still be paid."""
+
+    owns_graph = True
 
     def __init__(self, engine: Engine, portal: Portal) -> None:
         super().__init__("closing", portal)
@@ -99,7 +112,7 @@ class ClosingNode(Node):
         stopped_by = state["stopped_by"] or "router"
         # A run that its router gave up is not closed at a price that nobody asked for.
         tools = [] if stopped_by == "router" else self._closers(purse)
-        for _ in range(_MOST_CLOSERS):
+        for _ in range(MOST_CLOSERS):
             if not tools:
                 break
             spec = tools.pop(0)
@@ -110,7 +123,7 @@ class ClosingNode(Node):
             purse = Purse(setup, turns, run["question"], engine.closing)
             left = [other.name for other in self._closers(purse)]
             tools = [other for other in tools if other.name in left]
-        answer = _best_answer(turns, setup.catalog.terminals)
+        answer = best_answer(turns, setup.catalog.terminals)
         update = finish(engine, state, turns, answer, stopped_by)
         return Command(goto=END, update={**update, "turns": turns})
 
@@ -124,7 +137,7 @@ class ClosingNode(Node):
     ) -> Turn:
         """The turn in which one closing tool is called."""
         engine, run = self._engine, state["run"]
-        turn = _closing_turn(run, len(turns), spec.name, stopped_by)
+        turn = closing_turn(run, len(turns), spec.name, stopped_by)
         task: CallTask = {
             "run": run,
             "turn": turn["id"],
@@ -132,10 +145,12 @@ class ClosingNode(Node):
             "left": purse.for_call(spec),
             **await evidence_for(engine.protocol, situation_of(engine.setup(run), state, turns), spec),
         }
-        _tell_decision(engine, run, turn)
+        tell_decision(engine, run, turn)
         started = time.perf_counter()
         execution = Execution(engine, task)
-        outcome = await execution.carry_out()
+        with tracing.call(spec.name, task["call"]["args"]):
+            outcome = await execution.carry_out()
+            tracing.called(spec.name, task, outcome, execution.charges)
         turn["outcomes"] = {task["call"]["id"]: outcome}
         turn["charges"] = execution.charges
         turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
@@ -173,6 +188,7 @@ def finish(
         trajectory = {**engine.header(run), **ending, "turns": list(turns.values()), "totals": ledger}
         engine.run_log.finish(run["id"], trajectory)
         engine.started.discard(run["id"])
+    tracing.finished(stopped_by, ledger)
     event: AnswerEvent = {
         "type": "answer",
         "run": run["id"],
@@ -203,7 +219,8 @@ def _conversation(history: Sequence[BaseMessage]) -> str:
     return cut("\n".join(said), _CONVERSATION_SHOWN)
 
 
-def _closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:
+def closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:
+    """The turn in which a tool is called because the budget is used up."""
     turn_id = f"{run['id'][:8]}-{index}"
     return {
         "id": turn_id,
@@ -219,7 +236,8 @@ def _closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn
     }
 
 
-def _tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
+def tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
+    """Write a decision into the run log, and send its event."""
     if engine.run_log is not None:
         engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
     event: DecisionEvent = {
@@ -235,7 +253,7 @@ def _tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
     get_stream_writer()(event)
 
 
-def _best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:
+def best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:
     """The closing tool's answer, else the newest answer or result of any tool."""
     newest = ""
     for turn in reversed(turns.values()):

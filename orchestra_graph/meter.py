@@ -5,8 +5,9 @@ model requests made inside are seen by the meter as a LangChain callback handler
 of charges are `{call id}#{try}` for the call itself and `{call id}#{try}.{request}` for the model requests inside
 it.
 
-Meters nest: a tool may be an orchestrator with meters of its own. Only the innermost meter writes a charge, and
-hands it up when its call is over, so nothing is counted twice.
+Meters nest: a tool may be an orchestrator with meters of its own. Only the innermost meter writes a charge, and hands
+it up as soon as it is known, so nothing is counted twice. It tells the meters around it of each attempt before it is
+sent, so that the journal of every run around it holds the attempt when the process is killed.
 
 Left out: threads that a tool starts without a copy of its context; `ContextThreadPoolExecutor` of
 `langchain_core.runnables.config` copies it.
@@ -29,8 +30,10 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.errors import GraphBubbleUp
 
+from orchestra_graph import spans
 from orchestra_graph.billing import describe, is_refusal
 from orchestra_graph.catalog import ModelSpec, Price
+from orchestra_graph.journal import Journal, best_known
 from orchestra_graph.state import BudgetLeft
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Charge
@@ -41,9 +44,6 @@ _handler: ContextVar[Meter | None] = ContextVar("orchestra_graph_meter_handler",
 register_configure_hook(_handler, inheritable=True)
 # LangChain adds the meter to the callbacks of everything that is called inside a tool, also where a tool calls a model
 # without passing its config on.
-
-Journal = Callable[[str, str, float], None]
-"""Told of every attempt before it is sent: key, tool, upper bound of its charge in dollars."""
 
 PriceOf = Callable[[ModelSpec, str | None], Price]
 """Price of a model request: the spec of the tool that makes it and the model's name."""
@@ -76,6 +76,8 @@ class _Open:
     model: str | None = None
     prompt: Any = None
     """What is sent, or about how many tokens it is."""
+    run_id: UUID | None = None
+    """The request's run in a trace, where LangChain tells it."""
     calls: int = 0
     reported_seconds: float | None = None
     reported_dollars: float = 0.0
@@ -98,18 +100,13 @@ class Meter(BaseCallbackHandler):
         tool: Name to charge.
         spec: Price and limits of what is charged.
         price_of: Prices the model requests inside.
-        journal: Told of each attempt before it is sent.
+        journal: Remembers the attempts, for a process that takes the call up again.
         first: Number of the first try; above 0 when a call is taken up again.
         left: What the run may still spend; a nested orchestrator stays within it.
     """
 
-    run_inline = True
-    raise_error = True
-    ignore_chain = True
-    ignore_agent = True
-    ignore_retriever = True
-    ignore_retry = True
-    ignore_custom_event = True
+    run_inline = raise_error = True
+    ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def __init__(
         self,
@@ -147,8 +144,8 @@ class Meter(BaseCallbackHandler):
         """One try of a tool's call: charged by itself, and for every model request made inside."""
         key = self._next_key()
         self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
-        if self._journal:
-            self._journal(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
+        if self._journal or self._outer:
+            self._tell(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
         tokens = _current.set(self), _handler.set(self)
         try:
             yield
@@ -201,11 +198,27 @@ class Meter(BaseCallbackHandler):
             for key, charge in charges.items()
         }
         self.charges |= mine
+        if self._journal:
+            self._journal.came_back(mine)
         if self._own is not None:
             self._own.inner_seconds += clock
             self._own.inner_work += clock
         if self._outer is not None:
             self._outer.absorb(mine, clock)
+
+    def earlier(self) -> dict[str, Charge]:
+        """Charges of nested runs from tries of this call before this meter, under their own keys and names.
+
+        A nested run that goes on after a crash numbers its tries after these, also where it has no log of its own.
+        """
+        around = {} if self._outer is None else self._outer.earlier()
+        known = best_known(around, self._journal.earlier(self.call_id)) if self._journal else around
+        mark = f"{self.call_id}/"
+        return {
+            key.removeprefix(mark): {**charge, "tool": charge["tool"].partition("/")[2]}
+            for key, charge in known.items()
+            if key.startswith(mark)
+        }
 
     # LangChain's callbacks. A meter that is not the innermost one of its context leaves the request to that one.
 
@@ -251,7 +264,9 @@ class Meter(BaseCallbackHandler):
         if _current.get() is self:
             key = f"{self.call_id}#{self._try}.{self._count}"
             self._count += 1
-            self._requests[run_id] = self._open_request(key, (metadata or {}).get("ls_model_name"), prompt)
+            request = self._open_request(key, (metadata or {}).get("ls_model_name"), prompt)
+            request.run_id = run_id
+            self._requests[run_id] = request
 
     def _next_key(self) -> str:
         self._try += 1
@@ -260,9 +275,17 @@ class Meter(BaseCallbackHandler):
 
     def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
         request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt)
-        if self._journal:
-            self._journal(key, self.tool, self._upper(request))
+        if self._journal or self._outer:
+            self._tell(key, self.tool, self._upper(request))
         return request
+
+    def _tell(self, key: str, tool: str, upper: float) -> None:
+        """Tell this run's journal and those of the runs around it of an attempt that is about to be sent."""
+        if self._journal:
+            self._journal.sent(key, tool, upper)
+        outer = self._outer
+        if outer is not None:
+            outer._tell(f"{outer.call_id}/{key}", f"{outer.tool}/{tool}", upper)
 
     def _answered(self, request_id: UUID | str, message: BaseMessage | None, text: str) -> None:
         request = self._requests.pop(request_id, None)
@@ -303,6 +326,7 @@ class Meter(BaseCallbackHandler):
             charge["price"] = attempt.price.source
         done: Charge = {"tool": self.tool, **charge}  # type: ignore[typeddict-item]
         self.charges[attempt.key] = done
+        spans.charged(attempt.key, attempt.run_id, done)
         if self._outer is not None:
             self._outer.absorb({attempt.key: done}, clock)
 

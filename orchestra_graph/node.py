@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from orchestra_graph import spans
 from orchestra_graph.portal import Portal
 
 
@@ -15,6 +16,9 @@ class Node(Runnable[Any, Any]):
 
     A plain `Runnable` rather than a function, because LangGraph takes a function as sync or as async and not as both.
     """
+
+    owns_graph: ClassVar[bool] = False
+    """Whether the graph around it holds nothing but the nodes of an orchestrator."""
 
     def __init__(self, name: str, portal: Portal) -> None:
         self.name = name
@@ -26,8 +30,17 @@ class Node(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the step for a synchronous caller."""
-        return self._portal.run(self.step(input, config or {}))
+        return self._portal.run(self._step(input, config or {}))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the step."""
-        return await self.step(input, config or {})
+        return await self._step(input, config or {})
+
+    async def _step(self, state: Any, config: RunnableConfig) -> Any:
+        span = spans.enter()
+        if span is None:
+            return await self.step(state, config)
+        with span:
+            if self.owns_graph:
+                span.owns_graph()
+            return await self.step(state, config)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
 import threading
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -24,7 +24,9 @@ class Portal:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        """The one that runs the loop, if any."""
+        self._finalizer: weakref.finalize[Any, Any] | None = None
         self._is_busy = False
         """A caller's thread runs the loop."""
         self._is_contended = False
@@ -35,29 +37,24 @@ class Portal:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                # It holds the loop: a garbage collector that finds loop and portal may finalize the loop's parts first.
+                self._finalizer = weakref.finalize(self, _end, self._loop, self._threads)
             loop = self._loop
-            here = self._thread is None and not self._is_busy and not _in_a_loop()
+            here = not self._threads and not self._is_busy and not _in_a_loop()
             if here:
                 self._is_busy = True
             elif self._is_busy:
                 self._is_contended = True
-            elif self._thread is None:
+            elif not self._threads:
                 self._start_thread(loop)
         return self._run_here(loop, coroutine) if here else _run_there(loop, coroutine)
 
     def close(self) -> None:
         """Stop the thread, if there is one, and close the loop; the next call starts anew."""
-        loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is None or self._is_busy or thread is threading.current_thread():
-            return
-        if thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-        loop.close()
-
-    def __del__(self) -> None:
-        if not sys.is_finalizing():  # by then the modules that closing needs may be gone
-            self.close()
+        if not self._is_busy and threading.current_thread() not in self._threads:
+            finalizer, self._loop, self._finalizer = self._finalizer, None, None
+            if finalizer is not None:
+                finalizer()
 
     def _run_here(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
         task = loop.create_task(coroutine, context=contextvars.copy_context())
@@ -74,8 +71,9 @@ class Portal:
                     self._start_thread(loop)
 
     def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._thread = threading.Thread(target=loop.run_forever, name="orchestra-portal", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=loop.run_forever, name="orchestra-portal", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
 
 def _run_there(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -103,6 +101,17 @@ def _hand_over(task: asyncio.Task[T], done: Future[T]) -> None:
         done.set_exception(error)
     else:
         done.set_result(task.result())
+
+
+def _end(loop: asyncio.AbstractEventLoop, threads: list[threading.Thread]) -> None:
+    """Stop the thread that runs the loop, if there is one, and close it; from that thread neither can be done."""
+    if threading.current_thread() in threads:
+        return
+    while threads:
+        loop.call_soon_threadsafe(loop.stop)
+        threads.pop().join(timeout=5.0)
+    if not loop.is_running():
+        loop.close()
 
 
 def _in_a_loop() -> bool:

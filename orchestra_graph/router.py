@@ -14,6 +14,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
+from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, ask, send
 from orchestra_graph.billing import describe, is_bad_request, is_transient
 from orchestra_graph.budgeting import Purse
@@ -47,6 +48,8 @@ _UNAFFORDABLE: Final[Decision] = {
 
 class RouterNode(Node):
     """Decides once each time it is entered."""
+
+    owns_graph = True
 
     def __init__(self, engine: Engine, portal: Portal) -> None:
         super().__init__(NODE, portal)
@@ -142,6 +145,7 @@ class _Deciding:
             "seconds": min(time.perf_counter() - started + meter.shift, self._purse.seconds_for_deciding),
         }
         if decision is None:
+            self._trace(turn)
             return Command(goto=CLOSING, update={"stopped_by": stopped_by, "turns": {self._id: turn}})
         return await self._record(turn)
 
@@ -211,6 +215,7 @@ class _Deciding:
     async def _record(self, turn: Turn) -> Command[Any]:
         engine, run_id = self._engine, self._run["id"]
         tasks = await self._tasks(turn)
+        self._trace(turn)
         if engine.run_log is not None:
             for capture in self._captures:
                 name = f"{turn['id']}:{len(turn.get('captures', ()))}"
@@ -234,6 +239,11 @@ class _Deciding:
             update = finish(engine, self._state, turns, answer, "answer")
             return Command(goto=END, update={**update, "turns": {turn["id"]: turn}})
         return Command(goto=tasks or [NODE], update={"turns": {turn["id"]: turn}})
+
+    def _trace(self, turn: Turn) -> None:
+        engine, purse = self._engine, self._purse
+        left = {"dollars": purse.dollars, "seconds": purse.seconds, "turns": purse.turns - 1}
+        tracing.decided(self._run, turn, left, policy=engine.policy_name, protocol=engine.protocol.name)
 
     async def _tasks(self, turn: Turn) -> list[Send]:
         """A task for each call that the budget allows; the others get their outcome at once."""

@@ -104,7 +104,11 @@ def test_router() -> None:
         (ToolSpec(name="docs", kind="search", path="x" * 300), "docs: path = 'xxx"),
         (ToolSpec(name="f", kind="function"), "f: target = None; expected module:attribute"),
         (ToolSpec(name="f", kind="graph", target="module"), "f: target = 'module'; expected module:attribute"),
-        (ToolSpec(name="m", kind="mcp"), 'm: kind = "mcp" is not built from a file'),
+        (ToolSpec(name="n", kind="node"), 'n: kind = "node" is not built from a file'),
+        (ToolSpec(name="m", kind="mcp", target="a:b"), "m: path is missing; expected a JSON file with mcpServers"),
+        (ToolSpec(name="m", kind="mcp", path="x.json"), "m: target = None; expected server:tool"),
+        (ToolSpec(name="m", kind="mcp", path="x.json", target="a"), "m: target = 'a'; expected server:tool"),
+        (ToolSpec(name="m", kind="mcp", path="/nowhere.json", target="a:b"), "m: /nowhere.json cannot be read"),
     ],
 )
 def test_what_is_missing(line: ToolSpec, missing: str) -> None:

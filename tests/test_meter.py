@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -18,10 +18,12 @@ from langchain_core.tools import tool
 
 from orchestra_graph.catalog import ModelSpec, Price
 from orchestra_graph.errors import ToolError
+from orchestra_graph.journal import lost
 from orchestra_graph.meter import Meter, current_meter, report
 from orchestra_graph.testing import ScriptedExpert
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Request
+from orchestra_graph.turns import Charge
 from tests.provider import ANSWERED, LIMITS, PRICE, Provider
 
 SPEC = ModelSpec(price=PRICE, limits=LIMITS)
@@ -202,14 +204,64 @@ async def test_a_call_with_a_price_a_call_that_failed_may_have_been_billed() -> 
     assert (broken.charges["c#0"]["status"], broken.charges["c#0"]["upper"]) == ("uncertain", 0.5)
 
 
+class Told:
+    """A journal that keeps what it is told, and knows of what it is given."""
+
+    def __init__(self, **earlier: Mapping[str, Charge]) -> None:
+        self.attempts: list[tuple[str, str, float]] = []
+        self.charges: dict[str, Charge] = {}
+        self._earlier = earlier
+
+    def sent(self, key: str, tool: str, upper: float) -> None:
+        self.attempts.append((key, tool, upper))
+
+    def came_back(self, charges: Mapping[str, Charge]) -> None:
+        self.charges |= charges
+
+    def earlier(self, call_id: str) -> Mapping[str, Charge]:
+        return self._earlier.get(call_id, {})
+
+
 async def test_an_attempt_is_told_to_the_journal_before_it_is_sent() -> None:
-    told: list[tuple[str, str, float]] = []
-    model = ScriptedExpert(lambda prompt: f"{len(told)} told")
-    measured = meter(journal=lambda *record: told.append(record), spec=ModelSpec(price=Price(per_call=0.5)))
+    told = Told()
+    model = ScriptedExpert(lambda prompt: f"{len(told.attempts)} told")
+    measured = meter(journal=told, spec=ModelSpec(price=Price(per_call=0.5)))
     with measured.attempt():
         assert (await model.ainvoke("q")).text == "2 told"
-    assert [(key, name) for key, name, _ in told] == [("c#0", "tool"), ("c#0.0", "tool")]
-    assert told[0][2] == 0.5
+    assert [(key, name) for key, name, _ in told.attempts] == [("c#0", "tool"), ("c#0.0", "tool")]
+    assert told.attempts[0][2] == 0.5
+    assert told.charges == {}
+
+
+async def test_the_journals_of_all_meters_around_are_told_of_an_attempt_before_it_is_sent() -> None:
+    outer, inner = Told(), Told()
+    model = ScriptedExpert(lambda prompt: f"{len(outer.attempts)} and {len(inner.attempts)} told")
+    around = meter("a", "outer", journal=outer)
+    with around.attempt():
+        between = meter("b", "middle")
+        with between.attempt():
+            measured = meter("c", "solver", journal=inner)
+            with measured.attempt():
+                assert (await model.ainvoke("q")).text == "4 and 2 told"
+    assert [(key, name) for key, name, _ in outer.attempts] == [
+        ("a#0", "outer"),
+        ("a/b#0", "outer/middle"),
+        ("a/b/c#0", "outer/middle/solver"),
+        ("a/b/c#0.0", "outer/middle/solver"),
+    ]
+    assert [key for key, _, _ in inner.attempts] == ["c#0", "c#0.0"]
+    assert outer.attempts[-1][2] == inner.attempts[-1][2] > 0
+    assert outer.charges == {key: charge for key, charge in around.charges.items() if "/" in key}
+    assert inner.charges == {}
+
+
+def test_a_nested_run_learns_its_own_earlier_charges_from_the_meters_around_it() -> None:
+    known = {"a#0": lost("outer", 0.0), "a/b/c#0": lost("outer/middle/solver", 0.5), "a/x#0": lost("outer/x", 0.1)}
+    with meter("a", "outer", journal=Told(a=known)).attempt():
+        between = meter("b", "middle")
+        with between.attempt():
+            assert between.earlier() == {"c#0": lost("solver", 0.5)}
+            assert meter("c", "solver").earlier() == {}
 
 
 # Streams.

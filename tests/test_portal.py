@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -102,3 +105,15 @@ def test_close_starts_anew() -> None:
     portal.run(loop_and_thread())
     portal.close()
     assert portal.run(loop_and_thread())[1] == threading.get_ident()
+
+
+def test_a_portal_among_garbage_closes_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = [asyncio.new_event_loop()]  # older than the portal: a collector that finds both finalizes it first
+    monkeypatch.setattr(asyncio, "new_event_loop", loops.pop)
+    garbage: list[Any] = [Portal()]
+    garbage.append(garbage)
+    assert garbage[0].run(loop_and_thread())[1] == threading.get_ident()
+    loop = weakref.ref(garbage[0]._loop)
+    del garbage
+    gc.collect()  # a loop that is left open warns, which fails the test
+    assert loop() is None

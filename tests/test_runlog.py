@@ -16,6 +16,7 @@ import zstandard
 
 from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import RunLogError
+from orchestra_graph.journal import lost
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_run, read_runs
@@ -306,14 +307,42 @@ def test_the_capture_of_a_decision_that_was_made_again_is_the_last_one(path: Pat
 
 def test_attempts_are_read_back_in_another_process(path: Path) -> None:
     log = RunLog(path)
-    assert log.attempts("r") == {}
-    assert not path.parent.joinpath(f"{path.name}.spool").exists()
-    attempt = {"kind": "attempt", "key": "r-0-0#0", "tool": "large", "upper": 0.25}
-    log.journal("r", attempt)
+    log.journal("r", {"kind": "header"})
+    log.journal("r", {"kind": "attempt", "key": "r-0-0#0", "tool": "large", "upper": 0.25})
     log.journal("r", {"kind": "turn", "turn": turn("r")})
-    assert RunLog(path).attempts("r") == {"r-0-0#0": attempt}
-    log.finish("r", trajectory())
-    assert log.attempts("r") == {}
+    assert RunLog(path).take_up("r") == {"r-0-0#0": lost("large", 0.25)}
+
+
+def test_a_run_that_goes_on_after_its_line_was_written_has_its_charges_and_captures_back(path: Path) -> None:
+    paid = {"tool": "router", "status": "paid", "dollars": 0.5, "seconds": 1.0}
+    log = RunLog(path)
+    log.journal("r", {"kind": "header"})
+    log.journal("r", capture("r-0:0", "r-0"))
+    log.journal("other", {"kind": "header"})
+    first = turn("r", charges={"r-0#0": paid}, captures=["r-0:0"])
+    log.finish("r", trajectory(turns=[first]))
+    another = RunLog(path)
+    assert another.take_up("r") == {"r-0#0": paid}
+    another.journal("r", {"kind": "attempt", "key": "r-0#1", "tool": "router", "upper": 0.25})
+    path.rename(path.with_suffix(".moved"))  # the log is looked through once
+    assert RunLog(path).take_up("r") == {"r-0#0": paid, "r-0#1": lost("router", 0.25)}
+    path.with_suffix(".moved").rename(path)
+    another.finish("r", trajectory(turns=[first]))
+    [run], report = read(path)
+    assert (list(run.captures), report.superseded) == (["r-0:0"], 1)
+    assert run.captures["r-0:0"].token_ids == [2, 3]
+    assert spools(path) == ["other.jsonl"]
+
+
+def test_captures_of_a_line_are_kept_where_nothing_was_sent_again(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("r", capture("r-0:0", "r-0"))
+    turns = [turn("r", captures=["r-0:0"]), turn("r", 1, captures=["r-1:0"])]
+    for _ in range(2):
+        log.journal("r", {**capture("r-1:0", "r-1"), "token_ids": [9]})
+        log.finish("r", trajectory(turns=turns))
+    captures = read_run(path, "r").captures
+    assert [captures[id].token_ids for id in ("r-0:0", "r-1:0")] == [[2, 3], [9]]
 
 
 @pytest.mark.parametrize("run_id", ["../../etc/x", "a/b", "", "\ud800", "ä" * 300, 'quote"\\', "."])
@@ -332,7 +361,7 @@ def test_a_torn_record_does_not_spoil_the_one_after_it(path: Path) -> None:
         log.journal("r", {"kind": "attempt", "key": f"r-0-{n}#0", "tool": "a", "upper": 1})
         if n == 0:
             tear(Path(f"{path}.spool/r.jsonl"), 5)
-    assert list(log.attempts("r")) == ["r-0-1#0"]
+    assert list(log.take_up("r")) == ["r-0-1#0"]
 
 
 def test_a_journal_entry_costs_a_few_microseconds(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from orchestra_graph.errors import RunLogError
+from orchestra_graph.journal import NO_RETURN
 from orchestra_graph.preferences import Budget
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_run
-from orchestra_graph.runlog.repair import NO_REPLY, NO_RETURN, repair
+from orchestra_graph.runlog.repair import NO_REPLY, repair
 from orchestra_graph.runlog.spool import is_running, this_process
 from tests.runs import NAMES, capture, read, spools, tear, trajectory, turn
 
@@ -168,6 +169,47 @@ def test_a_crash_between_line_and_spool_leaves_the_answer(path: Path) -> None:
     assert (report.folded, report.finished) == ([], ["r"])
     assert read_run(path, "r").ended == "answered"
     assert spools(path) == []
+
+
+def test_what_an_answered_run_paid_afterwards_is_added_to_its_line(path: Path) -> None:
+    paid = {"tool": "router", "status": "paid", "dollars": 0.5, "seconds": 1.0}
+    log = RunLog(path)
+    first = turn("r", charges={"r-0#0": paid}, captures=["r-0:0"])
+    log.journal("r", capture("r-0:0", "r-0"))
+    log.finish("r", trajectory(turns=[first]))
+    for key in ("r-0#1", "r-0-0/i-0#0"):
+        log.journal("r", {"kind": "attempt", "key": key, "tool": "router", "upper": 0.25})
+    log.journal("r", {"kind": "charges", "charges": {"r-0-0/i-0#0": paid}})
+    orphan(path)
+    report = repair(path)
+    assert (report.folded, report.finished) == ([], ["r"])
+    run = read_run(path, "r")
+    assert (run.ended, run.answer, list(run.captures)) == ("answered", "2", ["r-0:0"])
+    assert {key: charge["status"] for key, charge in run.turns[0]["charges"].items()} == {
+        "r-0#0": "paid",
+        "r-0#1": "uncertain",
+        "r-0-0/i-0#0": "paid",
+    }
+    assert run.totals is not None
+    assert (run.totals["dollars"], run.totals["uncertain_dollars"]) == (1.0, 0.25)
+    assert spools(path) == []
+
+
+def test_charges_of_nested_runs_are_folded_into_the_turn_of_the_call_around_them(path: Path) -> None:
+    paid = {"tool": "inner/large", "status": "paid", "dollars": 0.5, "seconds": 1.0}
+    log = RunLog(path)
+    log.journal("r", {"kind": "turn", "turn": turn("r")})
+    for key in ("r-0-0#0", "r-0-0/i-0-0#0.0", "r-0-0/i-0-1#0.0"):
+        log.journal("r", {"kind": "attempt", "key": key, "tool": "inner/large", "upper": 0.25})
+    log.journal("r", {"kind": "charges", "charges": {"r-0-0/i-0-0#0.0": paid}})
+    orphan(path)
+    repair(path)
+    (only,) = read_run(path, "r").turns
+    assert {key: charge["status"] for key, charge in only["charges"].items()} == {
+        "r-0-0#0": "uncertain",
+        "r-0-0/i-0-0#0.0": "paid",
+        "r-0-0/i-0-1#0.0": "uncertain",
+    }
 
 
 def test_a_folded_run_that_went_on_and_died_again_keeps_both_parts(path: Path) -> None:

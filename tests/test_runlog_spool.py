@@ -64,7 +64,7 @@ def test_runs_one_after_another_use_the_same_file(path: Path) -> None:
     for n in range(20):
         log.journal(f"r{n}", attempt(f"r{n}"))
         inodes.add((path.parent / f"runs.jsonl.spool/r{n}.jsonl").stat().st_ino)
-        assert list(log.attempts(f"r{n}")) == [f"r{n}#0"]
+        assert list(log.take_up(f"r{n}")) == [f"r{n}#0"]
         log.finish(f"r{n}", trajectory())
         assert (spools(path), [file.stat().st_size for file in spares(path)]) == ([], [0])
     assert len(inodes) == 1
@@ -92,7 +92,7 @@ def test_what_is_held_can_be_read(path: Path) -> None:
     log.journal("a", attempt("a"))
     charge = {"tool": "a", "status": "paid", "dollars": 1.0, "seconds": 1.0}
     log.journal("a", {"kind": "turn", "turn": {"id": "a-0", "charges": {"a#0": charge}}}, hold=True)
-    assert log.charges("a") == {"a#0": charge}
+    assert log.take_up("a") == {"a#0": charge}
 
 
 def test_what_is_held_of_a_run_that_ended_is_dropped(path: Path) -> None:
@@ -119,14 +119,14 @@ def test_300_runs_at_a_time_keep_few_files_open(path: Path) -> None:
             log.journal(run_id, attempt(run_id, n))
             assert len(os.listdir("/dev/fd")) - before <= 260
     for run_id in ids:
-        assert list(log.attempts(run_id)) == [f"{run_id}#{n}" for n in range(3)]
-        assert log.attempts(run_id).keys() == RunLog(path).attempts(run_id).keys()
+        assert list(log.take_up(run_id)) == [f"{run_id}#{n}" for n in range(3)]
+        assert log.take_up(run_id).keys() == RunLog(path).take_up(run_id).keys()
     for run_id in ids:
         log.finish(run_id, trajectory())
     assert spools(path) == []
     assert len(os.listdir("/dev/fd")) - before <= 260
     log.journal("after", attempt("after"))
-    assert list(log.attempts("after")) == ["after#0"]
+    assert list(log.take_up("after")) == ["after#0"]
 
 
 @pytest.mark.usefixtures("hasty_threads")
@@ -139,7 +139,7 @@ def test_threads_that_share_a_log_do_not_mix_their_runs(path: Path, monkeypatch:
             run_id = f"{worker}-{part}"
             for n in range(100):
                 log.journal(run_id, attempt(run_id, n))
-            assert list(log.attempts(run_id)) == [f"{run_id}#{n}" for n in range(100)]
+            assert list(log.take_up(run_id)) == [f"{run_id}#{n}" for n in range(100)]
             log.finish(run_id, trajectory(answer=run_id))
 
     with ThreadPoolExecutor(8) as pool:
@@ -162,7 +162,7 @@ def test_a_log_that_is_no_longer_used_leaves_only_what_did_not_end(path: Path) -
     gc.collect()
     assert (spares(path), len(spools(path))) == ([], 1)
     assert len(os.listdir("/dev/fd")) == before
-    assert list(RunLog(path).attempts("goes on")) == ["goes on#0"]
+    assert list(RunLog(path).take_up("goes on")) == ["goes on#0"]
 
 
 @pytest.mark.parametrize("when", ["free", "in use", "folder"])
@@ -180,7 +180,7 @@ def test_files_that_somebody_deletes_are_made_again(path: Path, when: str) -> No
         log.finish("b", trajectory())
     for run_id in "cdef":
         log.journal(run_id, attempt(run_id))
-        assert list(log.attempts(run_id)) == [f"{run_id}#0"]
+        assert list(log.take_up(run_id)) == [f"{run_id}#0"]
         log.finish(run_id, trajectory())
     assert spools(path) == (["b.jsonl"] if when == "free" else [])
     assert len(spares(path)) == 1
@@ -209,7 +209,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_after_it(
             log.journal("r", attempt("r"))
     assert len(os.listdir("/dev/fd")) - before <= 1
     log.journal("r", attempt("r"))
-    assert list(log.attempts("r")) == ["r#0"]
+    assert list(log.take_up("r")) == ["r#0"]
     assert repair(path).running == ["r"]
 
 
@@ -221,13 +221,13 @@ def test_another_process_takes_up_a_run(path: Path) -> None:
     log.journal("r", attempt("r"))
     code = """
 log.journal("r", attempt("r", 1))
-print(list(log.attempts("r")))
+print(list(log.take_up("r")))
 log.finish("r", trajectory())
 log.journal("theirs", attempt("theirs"))
 os._exit(0)
 """
     assert python(code, path).stdout == "['r#0', 'r#1']\n"
-    assert (log.attempts("r"), spools(path)) == ({}, ["theirs.jsonl"])
+    assert spools(path) == ["theirs.jsonl"]
     for run_id in ("r", "mine"):
         log.journal(run_id, attempt(run_id))
         log.finish(run_id, trajectory())
@@ -239,11 +239,11 @@ def test_a_run_of_a_process_that_died_is_taken_up(path: Path) -> None:
     python('log.journal("r", attempt("r"))\nos._exit(0)', path)
     log = RunLog(path)
     log.journal("r", attempt("r", 1))
-    assert list(log.attempts("r")) == ["r#0", "r#1"]
+    assert list(log.take_up("r")) == ["r#0", "r#1"]
     report = repair(path)
     assert (report.running, report.folded) == (["r"], [])
     log.journal("r", attempt("r", 2))
-    assert list(log.attempts("r")) == ["r#0", "r#1", "r#2"]
+    assert list(log.take_up("r")) == ["r#0", "r#1", "r#2"]
     log.finish("r", trajectory())
     assert spools(path) == []
 
@@ -272,9 +272,9 @@ os._exit(0)
     assert (report.folded, report.running, spares(path)) == (["c"], ["e"], [])
     for run_id in ("f", "g", "h"):
         log.journal(run_id, attempt(run_id))
-        assert list(log.attempts(run_id)) == [f"{run_id}#0"]
+        assert list(log.take_up(run_id)) == [f"{run_id}#0"]
         log.finish(run_id, trajectory())
-    assert list(log.attempts("e")) == ["e#0"]
+    assert list(log.take_up("e")) == ["e#0"]
     log.finish("e", trajectory())
     assert {run.run_id for run in read(path)[0]} == set("abcdefgh")
 
@@ -308,13 +308,13 @@ child = os.fork()
 run_id = "child" if child == 0 else "mine"
 for n in range(50):
     log.journal(f"{run_id}{n}", attempt(run_id, n))
-    assert list(log.attempts(f"{run_id}{n}")) == [f"{run_id}#{n}"]
+    assert list(log.take_up(f"{run_id}{n}")) == [f"{run_id}#{n}"]
     log.finish(f"{run_id}{n}", trajectory(answer="x" * 5000))
 if child:
     assert os.waitpid(child, 0)[1] == 0
     assert spares(path) == before, "the child left or deleted spare names"
     log.journal("parent", attempt("parent", 1))
-    print(list(log.attempts("parent")))
+    print(list(log.take_up("parent")))
 """
 
 

@@ -1,7 +1,8 @@
 """Writes the run log: journals what happens during a run, and makes one line of it at the end.
 
 A run's spool holds what must survive a crash: the header, each attempt before it is sent, each capture, each write to a
-turn. `finish` replaces it by one line in the log. A run that never finishes leaves its spool to `repair`.
+turn. `finish` replaces it by one line in the log. A run that never finishes leaves its spool to `repair`. Where a run
+goes on after its line was written, what the line knows of payments is journalled again.
 
 Records are dictionaries with a `kind`:
 
@@ -9,6 +10,7 @@ Records are dictionaries with a `kind`:
     attempt   {"key": "<turn or call id>#<n>", "tool": ..., "upper": dollars}: written before the attempt is sent
     capture   {"id": ..., "turn": ..., "prompt_token_ids": [...], "token_ids": [...], "logprobs": [...]}
     turn      {"turn": {...}}: a `TurnUpdate`, merged by `merge_turns`
+    charges   {"charges": {...}}: by key, those of nested runs, which come before their call's outcome
     waiting   {}: the run waits for a person; `repair` leaves it alone
     error     {"error": text}: the run failed
 
@@ -22,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_graph.errors import RunLogError
+from orchestra_graph.journal import best_known, lost
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, dump
 from orchestra_graph.runlog.files import COMPRESSED, Appender
-from orchestra_graph.runlog.spool import Record, Spool
+from orchestra_graph.runlog.spool import Journal, Record, Spool, spool_folder
 from orchestra_graph.turns import Charge, Turn
 
 
@@ -58,16 +61,31 @@ class RunLog:
         except OSError as error:
             raise RunLogError(f"{self._spool.folder}: cannot be written: {error.strerror}") from error
 
-    def attempts(self, run_id: str) -> dict[str, Record]:
-        """Attempts that were started, by key, as journalled by any process; empty for a run without a spool."""
-        journal = self._spool.read(run_id)
-        return {} if journal is None else {record["key"]: record for record in journal.of("attempt")}
+    def take_up(self, run_id: str) -> dict[str, Charge]:
+        """What the attempts of a run that goes on have cost, by key, as written by any process.
 
-    def charges(self, run_id: str) -> dict[str, Charge]:
-        """Charges that were journalled, by key, as written by any process; empty for a run without a spool."""
+        An attempt that never came back is uncertain, with its upper bound. The first time after the run's line was
+        written, the whole log is read.
+
+        Raises:
+            RunLogError: The log cannot be read, or the journal not written.
+        """
         journal = self._spool.read(run_id)
-        parts = [] if journal is None else [record["turn"].get("charges", {}) for record in journal.of("turn")]
-        return {key: charge for part in parts for key, charge in part.items()}
+        if journal is None or not journal.of("header"):
+            self._restore(run_id)
+            journal = self._spool.read(run_id)
+        return {} if journal is None else charges_of(journal)
+
+    def _restore(self, run_id: str) -> None:
+        """Journal again what the run's line holds: `finish` and `repair` drop the spool that says so."""
+        from orchestra_graph.runlog.read import find_runs  # noqa: PLC0415  (its models take 20 ms, and this is rare)
+
+        line = find_runs(self.path, {run_id}).get(run_id) if self.path.exists() else None
+        for turn in [] if line is None else line.turns:
+            self.journal(run_id, {"kind": "charges", "charges": turn["charges"]})
+        for id, capture in ({} if line is None else line.captures).items():
+            self.journal(run_id, {"kind": "capture", **capture.model_dump(exclude_unset=True), "id": id})
+        self.journal(run_id, {"kind": "header"})  # at last, since it says that the journal is whole
 
     def finish(self, run_id: str, trajectory: Mapping[str, Any]) -> None:
         """Write the run's line and drop its spool.
@@ -81,15 +99,29 @@ class RunLog:
             RunLogError: It could not be written; the spool is kept.
         """
         named = captures_named(trajectory["turns"])
-        journal = self._spool.read(run_id) if named else None
-        captures = {} if journal is None else {record["id"]: record for record in journal.of("capture")}
+        captures = self._captures(run_id, named) if named else {}
         write_run(self._lines, run_id, trajectory, {id: captures[id] for id in named if id in captures})
         self._spool.remove(run_id)
 
+    def _captures(self, run_id: str, named: list[str]) -> dict[str, Record]:
+        captures = captures_of(self._spool.read(run_id))
+        if not all(id in captures for id in named):  # the run's line was written before
+            self._restore(run_id)
+            captures = captures_of(self._spool.read(run_id)) | captures
+        return captures
 
-def spool_folder(path: Path) -> Path:
-    """Folder in which the runs of a log are journalled."""
-    return Path(f"{path}.spool")
+
+def charges_of(journal: Journal) -> dict[str, Charge]:
+    """All charges in a journal by key, with uncertain ones for attempts that never came back."""
+    known = [record["turn"].get("charges", {}) for record in journal.of("turn")]
+    known += [record["charges"] for record in journal.of("charges")]
+    sent = {record["key"]: lost(record["tool"], record["upper"]) for record in journal.of("attempt")}
+    return best_known(sent, *reversed(known))
+
+
+def captures_of(journal: Journal | None) -> dict[str, Record]:
+    """The captures in a journal, by id; of a decision that was made again the last one."""
+    return {} if journal is None else {record["id"]: record for record in journal.of("capture")}
 
 
 def captures_named(turns: Iterable[Turn]) -> list[str]:

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, load
 from orchestra_graph.runlog.files import COMPRESSED, Line, lines, read_line, size_between_writes
-from orchestra_graph.runlog.log import spool_folder
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.spool import spool_folder
 
 _LOGGER = logging.getLogger(__name__)
 _HEAD = re.compile(rb'\{"version":(\d+),"run_id":"([^"\\]+)",')
@@ -110,7 +110,11 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        left = f"; runs that did not end are beside it; fix: orchestra runs repair {path}" if spool_folder(path).is_dir() else ""
+        left = (
+            f"; runs that did not end are beside it; fix: orchestra runs repair {path}"
+            if spool_folder(path).is_dir()
+            else ""
+        )
         raise RunLogError(f"{path}: no such run log{left}") from error
     except OSError as error:
         raise RunLogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -2,8 +2,8 @@
 
 A run whose process died, or that failed, leaves its spool. Its turns are merged from what was journalled; an attempt
 that was started and never came back becomes an uncertain charge with its upper bound. The line says `abandoned`, or
-`failed` where the last record is an error. A run that is resumed after it was folded, and finishes, writes a later
-line; the token captures of its earlier turns stay in the folded one.
+`failed` where the last record is an error. A run that is resumed after it was folded knows what its line holds, and
+writes a later one when it finishes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestra_graph.errors import RunLogError
+from orchestra_graph.journal import best_known, owner_of
 from orchestra_graph.ledger import totals
 from orchestra_graph.runlog.files import Appender
-from orchestra_graph.runlog.log import captures_named, spool_folder, write_run
+from orchestra_graph.runlog.log import captures_named, captures_of, charges_of, write_run
 from orchestra_graph.runlog.read import find_runs
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_graph.runlog.spool import SPARE, Journal, Record, is_running, read_journal
+from orchestra_graph.runlog.spool import SPARE, Journal, Record, is_running, read_journal, spool_folder
 from orchestra_graph.turns import Charge, Decision, Turn, merge_turns
 
 _EMPTY_SECONDS = 60
-NO_RETURN = "the process ended before the attempt came back"
 NO_REPLY = "the run ended before the router's reply came back"
 
 
@@ -39,7 +39,7 @@ class RepairReport:
     folded: list[str] = field(default_factory=list)
     """Written to the log as abandoned or failed."""
     finished: list[str] = field(default_factory=list)
-    """In the log already: only the leftover spool was dropped."""
+    """Answered in the log already: the leftover spool was dropped, and what it knew of payments added to the line."""
     running: list[str] = field(default_factory=list)
     """Their process still runs."""
     waiting: list[str] = field(default_factory=list)
@@ -136,17 +136,20 @@ def _is_over(leftover: _Leftover, older_than: float | None, report: RepairReport
 
 def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
     """Write the run's line, on top of what an earlier line of the same run holds."""
-    if logged is not None and logged.ended == "answered":
-        report.finished.append(journal.run_id)
-        return
     before: dict[str, Any] = {} if logged is None else logged.model_dump(mode="json", exclude_unset=True)
     turns: dict[str, Any] = {turn["id"]: turn for turn in before.get("turns", ())}
-    for record in journal.of("turn"):
-        turns = merge_turns(turns, {record["turn"]["id"]: record["turn"]})
-    for record in journal.of("attempt"):
-        turns = _with_attempt(turns, record, journal.run_id)
-    whole = {id: _whole(turn) for id, turn in turns.items()}
-    captures = {record["id"]: record for record in journal.of("capture")} | before.get("captures", {})
+    is_answered = logged is not None and logged.ended == "answered"
+    if is_answered:  # a step that was taken again afterwards: what it decided was never an answer, but it was paid
+        report.finished.append(journal.run_id)
+    else:
+        report.folded.append(journal.run_id)
+        for record in journal.of("turn"):
+            turns = merge_turns(turns, {record["turn"]["id"]: record["turn"]})
+    merged = _with_charges(turns, charges_of(journal), journal.run_id)
+    if is_answered and merged == turns:
+        return
+    whole = {id: _whole(turn) for id, turn in merged.items()}
+    captures = before.get("captures", {}) | ({} if is_answered else captures_of(journal))
     write_run(
         log,
         journal.run_id,
@@ -154,13 +157,12 @@ def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: Re
             "task": {"question": ""},
             **before,
             **_header(journal),
-            **_ending(journal),
+            **({} if is_answered else _ending(journal)),
             "turns": sorted(whole.values(), key=lambda turn: turn["index"]),
             "totals": totals(whole),
         },
         {id: captures[id] for id in captures_named(whole.values()) if id in captures},
     )
-    report.folded.append(journal.run_id)
 
 
 def _header(journal: Journal) -> Record:
@@ -182,21 +184,14 @@ def _ending(journal: Journal) -> Record:
     }
 
 
-def _with_attempt(turns: dict[str, Any], attempt: Record, run_id: str) -> dict[str, Any]:
-    """Add the charge of an attempt that never came back; one that was charged is left as it is."""
-    key: str = attempt["key"]
-    if any(key in turn.get("charges", ()) for turn in turns.values()):
-        return turns
-    turn_id = _turn_of(key.rpartition("#")[0], turns, run_id)
-    charge: Charge = {
-        "tool": attempt["tool"],
-        "status": "uncertain",
-        "dollars": 0.0,
-        "upper": attempt["upper"],
-        "seconds": 0.0,
-        "error": NO_RETURN,
-    }
-    return merge_turns(turns, {turn_id: {"id": turn_id, "charges": {key: charge}}})
+def _with_charges(turns: dict[str, Any], charges: dict[str, Charge], run_id: str) -> dict[str, Any]:
+    """Add each charge to the turn that it belongs to, unless a turn holds it already."""
+    places = {key: id for id, turn in turns.items() for key in turn.get("charges", ())}
+    for key, charge in charges.items():
+        turn_id = places.get(key) or _turn_of(owner_of(key), turns, run_id)
+        held = turns.get(turn_id, {}).get("charges", {})
+        turns = merge_turns(turns, {turn_id: {"id": turn_id, "charges": best_known(held, {key: charge})}})
+    return turns
 
 
 def _turn_of(owner: str, turns: dict[str, Any], run_id: str) -> str:

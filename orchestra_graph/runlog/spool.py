@@ -55,6 +55,11 @@ class Journal:
         return [record for record in self.records if record.get("kind") == kind]
 
 
+def spool_folder(path: Path) -> Path:
+    """Folder in which the runs of a log are journalled."""
+    return Path(f"{path}.spool")
+
+
 class Spool:
     """The journals of the runs that have not ended.
 

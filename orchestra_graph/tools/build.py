@@ -1,6 +1,7 @@
 """Builds the tools that a catalog file describes, for the command line and for graphs that are configured by TOML.
 
-Kinds `mcp` and `node` are not built here: pass such tools to `create_orchestrator` yourself.
+Servers of kind `mcp` are started, or connected to, to learn their tools; one session serves all lines of a server. Kind
+`node` is not built here: a node belongs to a graph that is there already.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.code_interpreter import CodeInterpreter
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.local_search import LocalSearch
+from orchestra_graph.tools.mcp import McpServer, McpTool, tools_of
+from orchestra_graph.tools.mcp_file import missing_variables, read_servers
 from orchestra_graph.tools.web_search import WebSearch
 from orchestra_graph.vllm import NO_KEY, ChatVLLM
 
@@ -47,9 +50,10 @@ def build_tools(catalog: Catalog, environment: Mapping[str, str]) -> list[Tool]:
     _refuse(what_is_missing(catalog.tools, environment))
     retrievers = {spec.name: _search(spec, environment) for spec in catalog.tools.values() if spec.kind == "search"}
     retriever = next(iter(retrievers.values()), None)
+    served = _served(catalog, environment)
     tools: list[Tool] = []
     for line in catalog.tools.values():
-        tool = retrievers.get(line.name) or _build(line, environment, retriever)
+        tool = retrievers.get(line.name) or served.get(line.name) or _build(line, environment, retriever)
         tool.spec = line.completed_by(tool.spec)
         tools.append(tool)
     return tools
@@ -68,7 +72,7 @@ def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatMod
 
 
 def what_is_missing(lines: Mapping[str, ModelSpec], environment: Mapping[str, str]) -> list[str]:
-    """What still stands between lines of a catalog and their tools: one sentence each. Nothing is opened or called.
+    """What still stands between lines of a catalog and their tools: one sentence each. No server is called.
 
     Args:
         lines: By name; a line that is no `ToolSpec` is a router's.
@@ -79,8 +83,8 @@ def what_is_missing(lines: Mapping[str, ModelSpec], environment: Mapping[str, st
     for name, line in lines.items():
         for problem in _problems(line, lines):
             problems.setdefault(problem, []).append(name)
-        if line.api_key_env and not environment.get(line.api_key_env):
-            unset.setdefault(line.api_key_env, []).append(name)
+        for variable in _unset(line, environment):
+            unset.setdefault(variable, []).append(name)
     return [
         *(f"{', '.join(names)}: {problem}" for problem, names in problems.items()),
         *(
@@ -105,8 +109,10 @@ def _problems(line: ModelSpec, lines: Mapping[str, ModelSpec]) -> Iterator[str]:
     elif line.kind in ("function", "graph"):
         if not all((line.target or "").partition(":")):
             yield f"target = {line.target!r}; expected module:attribute"
-    elif line.kind in ("mcp", "node"):
-        yield f'kind = "{line.kind}" is not built from a file; pass the tool to create_orchestrator'
+    elif line.kind == "mcp":
+        yield from _mcp_problems(line)
+    elif line.kind == "node":
+        yield 'kind = "node" is not built from a file; it belongs to a graph that is there already'
 
 
 def _model_problems(line: ModelSpec) -> Iterator[str]:
@@ -129,6 +135,31 @@ def _search_problems(line: ToolSpec) -> Iterator[str]:
         yield 'path is missing; expected a folder of documents, or provider = "tavily"'
     elif not os.path.exists(line.path):  # unlike Path.exists it does not raise where a folder may not be looked into
         yield f"path = {line.path!r} is not there or may not be read; expected a folder of documents or an index file"
+
+
+def _mcp_problems(line: ToolSpec) -> Iterator[str]:
+    if line.path is None:
+        yield 'path is missing; expected a JSON file with mcpServers, for example "mcp.json"'
+    elif not all(_server_and_tool(line)):
+        yield f"target = {line.target!r}; expected server:tool, both as the server's file and the server name them"
+    else:
+        try:
+            missing_variables(line.path, _server_and_tool(line)[0], {})
+        except ConfigError as error:
+            yield str(error)
+
+
+def _unset(line: ModelSpec, environment: Mapping[str, str]) -> list[str]:
+    """Environment variables that a line names and that are not set."""
+    named = [] if line.api_key_env is None else [line.api_key_env]
+    if isinstance(line, ToolSpec) and line.kind == "mcp" and not list(_mcp_problems(line)):
+        named += missing_variables(line.path or "", _server_and_tool(line)[0], environment)
+    return [name for name in named if not environment.get(name)]
+
+
+def _server_and_tool(line: ToolSpec) -> tuple[str, str]:
+    server, _, tool = (line.target or "").partition(":")
+    return server, tool
 
 
 def _has_search(lines: Mapping[str, ModelSpec]) -> bool:
@@ -167,6 +198,20 @@ def _search(spec: ToolSpec, environment: Mapping[str, str]) -> Tool:
     if not path.is_dir():
         return LocalSearch(path, name=spec.name)
     return LocalSearch.build(path, path / INDEX_NAME, name=spec.name)
+
+
+def _served(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, McpTool]:
+    """Tools of MCP servers, by the names of their lines."""
+    wanted: dict[tuple[str, str], dict[str, str]] = {}
+    for line in catalog.tools.values():
+        if line.kind == "mcp":
+            name, tool = _server_and_tool(line)
+            wanted.setdefault((line.path or "", name), {})[line.name] = tool
+    served: dict[str, McpTool] = {}
+    for (path, name), tools in wanted.items():
+        server = McpServer(name, **read_servers(path, environment)[name])
+        served |= zip(tools, tools_of(server, tools.values()), strict=True)
+    return served
 
 
 def _import(spec: ToolSpec) -> Any:

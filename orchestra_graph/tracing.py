@@ -1,0 +1,154 @@
+"""What a run leaves in LangSmith, where tracing is on: dollars, decisions, what is left; and what it leaves out.
+
+LangChain's own tracer makes the tree: the graph's run, in it a run for each turn of the router and for each call, in
+these the requests to models. Here the parts of it that are ours get what the tracer cannot know. Where tracing is off,
+each function returns after one look at a context variable, and nothing is sent by any of them.
+
+Dollars stand on leaves only, since LangSmith adds them up from there: a request to a model on its own run, in place of
+what LangSmith would compute from its prices; what a call costs beside its requests on the call's run, or on a run
+`fee` in it where it made requests. Their sum is the ledger's.
+
+Long texts are cut, what looks like a key is hidden in errors, and the state of the graph, which holds every document
+so far, is not sent along with each step. Left out: what a user's own nodes and tools put into their runs; use the
+LangSmith client's `hide_inputs`, `hide_outputs` or `anonymizer` for these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from langgraph.types import TracePolicy
+from langsmith.run_helpers import get_current_run_tree, tracing_context
+from langsmith.utils import tracing_is_enabled
+
+from orchestra_graph.spans import Span, annotate, current, figures, graph_of, shortened
+from orchestra_graph.turns import Charge, Outcome, Turn
+
+
+@contextmanager
+def call(name: str, args: Mapping[str, Any]) -> Iterator[None]:
+    """A run for a call that has no node to itself; what is called inside hangs below it."""
+    outer = current()
+    if outer is None:
+        yield
+        return
+    child = outer.run.create_child(name, "tool", inputs={"args": shortened(args)}, extra={"metadata": {}})
+    child.post()
+    try:
+        with tracing_context(parent=child), Span(child, outer.client, outer):
+            yield
+    except BaseException as error:
+        child.end(error=type(error).__name__)
+        raise
+    finally:
+        child.patch()
+
+
+def is_on() -> bool:
+    """Whether what happens in this context is traced."""
+    return get_current_run_tree() is not None
+
+
+def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names: str) -> None:
+    """Say what the router decided, on the run of its turn, and whose run it is, on the graph's.
+
+    Args:
+        run: The header.
+        turn: With its decision and what that cost.
+        left: Dollars, seconds and turns of the budget after it.
+        names: Of policy and protocol.
+    """
+    tree = get_current_run_tree()
+    if tree is None:
+        return
+    decision = turn["decision"]
+    problem = decision.get("problem")
+    shown = {
+        "calls": [{"tool": call["tool"], "args": call["args"]} for call in decision["calls"]],
+        "reason": decision["reason"],
+        **({"problem": problem["detail"]} if problem else {}),
+    }
+    whose = {
+        **names,
+        "run": run["id"],
+        "catalog_hash": run["catalog_hash"],
+        "preferences": run["preferences"],
+        "budget": run["budget"],
+    }
+    about = {
+        "turn": turn["index"],
+        "decided_by": decision["by"],
+        "decision_reason": shortened(decision["reason"]),
+        "budget_left": {key: None if math.isinf(value) else value for key, value in left.items()},
+        **figures(turn["charges"].values()),
+    }
+    tools = {f"calls:{call['tool']}" for call in decision["calls"]}
+    tags = ["turn", f"by:{decision['by']}", *sorted(tools), *([f"problem:{problem['kind']}"] if problem else ())]
+    annotate(tree, {**whose, **about}, tags, shown)
+    graph = graph_of(tree)
+    if graph is not None and graph.metadata.get("run") != run["id"]:
+        annotate(graph, whose, [f"{key}:{name}" for key, name in names.items()])
+
+
+def called(tool: str, task: Mapping[str, Any], outcome: Outcome, charges: Mapping[str, Charge]) -> None:
+    """Say what came of a call, on its run.
+
+    Args:
+        tool: Name of the tool.
+        task: What was sent to it.
+        outcome: What came back.
+        charges: What it cost.
+    """
+    tree = get_current_run_tree()
+    if tree is None:
+        return
+    run, call_id = task["run"], task["call"]["id"]
+    about = {
+        "call": call_id,
+        "run": run["id"],
+        "catalog_hash": run["catalog_hash"],
+        "preferences": run["preferences"],
+        "budget_left": task["left"],
+        "attempts": [charge["status"] for charge in charges.values()],
+        **figures(charges.values()),
+        "wall_seconds": outcome.get("seconds", 0.0),
+    }
+    marks = [mark for mark in ("error", "cached") if outcome.get(mark)]
+    if "by" in outcome:
+        about["answered_by"] = outcome["by"]
+    shown: dict[str, Any] = {key: outcome.get(key) for key in ("content", "answer", "error") if key in outcome}
+    annotate(tree, about, ["call", f"tool:{tool}", *marks], shown)
+    span = current()
+    if span is not None and span.run is tree and not span.has_tool_run:
+        tree.run_type = "tool"
+
+
+def finished(stopped_by: str, ledger: Mapping[str, Any]) -> None:
+    """Say on the graph's run how it ended, and what it came to."""
+    tree = get_current_run_tree()
+    graph = None if tree is None else graph_of(tree)
+    if graph is not None:
+        sums = {key: ledger[key] for key in ("dollars", "uncertain_dollars", "seconds", "wall_seconds", "calls")}
+        annotate(graph, {"stopped_by": stopped_by, **sums}, [f"stopped_by:{stopped_by}"])
+
+
+def _recorded(value: Any) -> Any:
+    """What is recorded of a node's input: of a run under way what it was asked, not its whole state."""
+    run = value.get("run") if isinstance(value, dict) else None
+    if run is None:
+        return value
+    if not run.get("traced"):
+        # Small ones are recorded as they are: no need to find out whether tracing was switched on meanwhile.
+        is_small = not (value.get("turns") or value.get("evidence") or value.get("brief"))
+        if is_small or not tracing_is_enabled():
+            return value
+    if "call" in value:
+        return {"args": shortened(value["call"]["args"]), "call": value["call"]["id"]}
+    return {"question": shortened(run["question"]), "turns": len(value.get("turns") or ())}
+
+
+POLICY: Final = TracePolicy(process_inputs=_recorded)
+"""For the nodes of an orchestrator; their outputs are set by the nodes themselves."""
