@@ -1,0 +1,157 @@
+"""One call of the agent's own tools: checked against the budget, each try charged, the cost written with the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from langchain.agents.middleware import ToolCallRequest
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
+
+from orchestra_graph.budgeting import Purse
+from orchestra_graph.catalog import Price, ToolSpec
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.meter import Meter
+from orchestra_graph.middleware.parts import Parts
+from orchestra_graph.middleware.settle import STAMP, arguments, lost, newest, tool_turn
+from orchestra_graph.state import RunHeader
+from orchestra_graph.text import clean
+from orchestra_graph.turns import Call, Outcome, Turn
+
+
+class ToolStep:
+    """One call; the agent's handler is called within it.
+
+    Args:
+        parts: The agent's.
+        run: The run's header.
+        request: The agent's.
+
+    Attributes:
+        request: What the handler is called with.
+        returned: To be set to what it returns: a tool message, a command with one in it, or a list of these.
+    """
+
+    def __init__(self, parts: Parts, run: RunHeader, request: ToolCallRequest) -> None:
+        self._parts = parts
+        self._run = run
+        self._asked = request.tool_call
+        turns: dict[str, Turn] = request.state.get("turns") or {}
+        turns = {**turns, **lost(parts, run, turns, request.state["messages"])}
+        self._turn, self._call = self._place(turns, request)
+        line = self._line(self._asked["name"])
+        purse = Purse(parts.engine.setup(run), turns, run["question"], parts.engine.closing)
+        self.refusal = self._refusal(purse)
+        first, self._charges = parts.made(run, self._call["id"])
+        journal = parts.engine.journal(run["id"])
+        self._meter = Meter(
+            self._call["id"],
+            line.name,
+            line,
+            price_of=parts.engine.price_of,
+            journal=journal,
+            first=first,
+            left=purse.for_call(line),
+        )
+        self.returned: Any = None
+        tool = request.tool
+        self.request = request if tool is None else request.override(tool=MeteredTool.around(tool, self._meter))
+
+    def __enter__(self) -> ToolStep:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._seconds = time.perf_counter() - self._started + self._meter.shift
+        self._charges = self._charges | self._meter.charges
+        run, turn_id = self._run, self._turn["id"]
+        self._parts.keep(run, turn_id, self._call["id"], self._meter, self._charges, failed=error is not None)
+        log = self._parts.engine.run_log
+        if log is not None and isinstance(error, GraphBubbleUp):
+            log.journal(run["id"], {"kind": "waiting"})
+
+    def refused(self) -> ToolMessage:
+        """The result of a call that the budget does not pay for."""
+        asked = self._asked
+        message = ToolMessage(self.refusal or "", tool_call_id=asked["id"] or "", name=asked["name"], status="error")
+        stamped: ToolMessage = self._stamped(message, {"unsent": True, "seconds": 0.0})
+        return stamped
+
+    def result(self) -> ToolMessage | Command[Any]:
+        """What the handler returned, with the cost on its message."""
+        about: dict[str, Any] = {"seconds": self._seconds}
+        args = arguments(self._asked["args"])
+        if args != self._call["args"]:  # a person has changed them
+            about["args"] = args
+        if self._asked["name"] != self._call["tool"]:
+            about["by"] = self._asked["name"]
+        stamped: ToolMessage | Command[Any] = self._stamped(self.returned, about)
+        return stamped
+
+    def _stamped(self, returned: Any, about: dict[str, Any]) -> Any:
+        if isinstance(returned, list):
+            return [self._stamped(part, about) for part in returned]
+        if isinstance(returned, Command) and isinstance(returned.update, dict) and "messages" in returned.update:
+            messages = [self._stamped(message, about) for message in returned.update["messages"]]
+            return replace(returned, update={**returned.update, "messages": messages})
+        if not isinstance(returned, ToolMessage) or returned.tool_call_id != self._asked["id"]:
+            return returned
+        outcome: Outcome = {"content": clean(returned.text), "error": returned.status == "error", **about}  # type: ignore[typeddict-item]
+        self._parts.tell_outcome(self._run, self._turn["id"], self._call, outcome, self._charges)
+        stamp = {"charges": self._charges, "outcome": about}
+        return returned.model_copy(update={"response_metadata": {**returned.response_metadata, STAMP: stamp}})
+
+    def _place(self, turns: dict[str, Turn], request: ToolCallRequest) -> tuple[Turn, Call]:
+        """The turn that the call belongs to, and its place in it; arguments as they are sent."""
+        said, _ = newest(request.state["messages"])
+        ids = [] if said is None else [call["id"] for call in said.tool_calls]
+        if said is None or self._asked["id"] not in ids:
+            raise ConfigError(f"{self._asked!r} is no call of the newest message of the agent; expected one of {ids}")
+        turn = tool_turn(self._run, turns, said)
+        return turn, turn["decision"]["calls"][ids.index(self._asked["id"])]
+
+    def _refusal(self, purse: Purse) -> str | None:
+        """Why the call cannot be sent, or None; calls of the same message are paid in its order."""
+        refusal = None
+        for call in self._turn["decision"]["calls"]:
+            refusal = purse.reserve(self._line(call["tool"]), [])
+            if call["id"] == self._call["id"]:
+                break
+        return refusal
+
+    def _line(self, name: str) -> ToolSpec:
+        return self._parts.prices.get(name) or ToolSpec.model_construct(name=name, price=Price())
+
+
+class MeteredTool(BaseTool):
+    """A tool whose every try is an attempt, also those that other middleware makes."""
+
+    wrapped: Any
+    meter: Any
+
+    @classmethod
+    def around(cls, tool: BaseTool, meter: Meter) -> MeteredTool:
+        """The same tool to whoever looks at it."""
+        shown = ("name", "description", "args_schema", "return_direct", "tags", "metadata", "extras", "response_format")
+        return cls(**{field: getattr(tool, field) for field in shown}, wrapped=tool, meter=meter)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Invoke the tool."""
+        with self.meter.attempt():
+            return self.wrapped.invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Invoke the tool."""
+        with self.meter.attempt():
+            return await self.wrapped.ainvoke(input, config, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("a metered tool is invoked")
