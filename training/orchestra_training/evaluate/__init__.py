@@ -1,0 +1,1 @@
+"""How good a router is: scores of runs against those of an untrained checkpoint."""
