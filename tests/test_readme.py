@@ -6,10 +6,15 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from orchestra_graph.catalog_file import parse_catalog
+from orchestra_graph.testing import ScriptedExpert
 from tests.openai_server import OpenAIServer, Reply
 
 ROOT = Path(__file__).parent.parent
@@ -20,10 +25,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
-def run(code: str) -> str:
+def run(code: str, names: dict[str, Any] | None = None) -> str:
     printed = io.StringIO()
+    given = {} if names is None else names
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(code, "README.md", "exec"), given | {"__name__": "readme"}, given)
     return printed.getvalue()
 
 
@@ -47,7 +53,28 @@ def test_ten_lines_with_a_server(openai_server: OpenAIServer, tmp_path: Path, mo
     assert (tmp_path / "runs.jsonl").read_text().count("\n") == 1
 
 
-def test_both_programs_have_about_ten_lines() -> None:
+def test_router_in_a_graph_that_exists() -> None:
+    builder = StateGraph(MessagesState)
+    for name in ("chatbot", "human"):
+        builder.add_node(name, lambda state, name=name: {"messages": [AIMessage(f"{name} here")]})
+        builder.add_edge(name, END)
+    builder.add_edge(START, "chatbot")
+    names: dict[str, Any] = {"graph": builder.compile(), "checkpointer": InMemorySaver()}
+    run(blocks("python")[2], names)
+    config: Any = {"configurable": {"thread_id": "1"}}
+    state = names["graph"].invoke({"messages": [("user", "When are you open?")]}, config)
+    assert state["messages"][-1].text == "chatbot here"
+    assert list(names["graph"].get_state(config).values["orchestra_ledger"]["tools"]) == ["router", "chatbot"]
+
+
+def test_router_in_an_agent() -> None:
+    small, large = (ScriptedExpert(f"{name} knows") for name in ("small", "large"))
+    printed = run(blocks("python")[3], {"small": small, "large": large, "tools": []})
+    answer, dollars, stopped_by = printed.rsplit(maxsplit=2)
+    assert (answer, float(dollars), stopped_by) == ("small knows", 0.0, "answer")
+
+
+def test_programs_have_about_ten_lines() -> None:
     counts = [sum(bool(line.strip()) for line in block.splitlines()) for block in blocks("python")]
     assert max(counts) <= 10
 
