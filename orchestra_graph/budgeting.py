@@ -84,8 +84,8 @@ class Purse:
     def spend(self, turn: Turn) -> None:
         """Take off what a decision cost that has just been made, before its calls are sent."""
         if self.is_bounded:
-            kinds = [self._setup.catalog.tools[call["tool"]].kind for call in turn["decision"]["calls"]]
-            self._graphs = max(1, kinds.count("graph"))
+            specs = [self._setup.catalog.tools[call["tool"]] for call in turn["decision"]["calls"]]
+            self._graphs = max(1, sum(map(_shares, specs)))
             spent = Spent.of([turn])
             self.dollars -= spent.dollars
             self.seconds -= spent.seconds
@@ -113,13 +113,14 @@ class Purse:
         return None
 
     def for_call(self, spec: ToolSpec) -> BudgetLeft:
-        """What a call may spend: all that is left for a terminal tool, else less the reserve for closing.
+        """What a call may spend: its share of all that is left for a terminal tool, else less the reserve for closing.
 
-        Graphs called in the same reply share it, since each may spend all that it is given.
+        Graphs called in the same reply share the dollars, since each may spend all that it is given.
         """
         kept_dollars, kept_seconds = (0.0, 0.0) if spec.terminal else (self._kept_dollars, self._kept_seconds)
-        dollars = max(0.0, self.dollars - kept_dollars) / (self._graphs if spec.kind == "graph" else 1)
-        seconds = self.seconds - kept_seconds
+        share = spec.share or 1.0
+        dollars = max(0.0, self.dollars - kept_dollars) * share / (self._graphs if _shares(spec) else 1)
+        seconds = (self.seconds - kept_seconds) * share
         return {
             "dollars": None if math.isinf(dollars) else dollars,
             "seconds": None if math.isinf(seconds) else seconds,
@@ -155,6 +156,11 @@ class Purse:
             <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + _ROUNDING
             for spec in specs
         )
+
+
+def _shares(spec: ToolSpec) -> bool:
+    """Whether a call may spend whatever it is given."""
+    return spec.kind == "graph" or spec.share is not None
 
 
 def _unsent(turn: Turn) -> bool:

@@ -167,6 +167,9 @@ class ToolSpec(ModelSpec):
     """Tools tried in this order when every attempt here failed."""
     cache: bool = False
     """Whether the same call may be answered from the graph's cache."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of what the run has left, dollars and seconds, that a call may spend; graphs and functions that run
+    orchestrators stay within it. Without it all, and graphs called in one reply share it evenly."""
     version: str = "1"
     """Part of the cache's key: change it when the tool changes."""
     role: Role = "answer"

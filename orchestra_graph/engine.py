@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import orjson
 from langchain_core.language_models import BaseChatModel
@@ -27,6 +27,9 @@ from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import RunHeader
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge
+
+MAX_DEPTH: Final = 8
+"""Orchestrators inside each other, unless a graph says otherwise."""
 
 _MOST_KEPT = 1024
 
@@ -89,6 +92,8 @@ class Engine:
     max_malformed: int
     run_log: RunLog | None
     cache: BaseCache[Any] | None
+    max_depth: int = MAX_DEPTH
+    """Orchestrators that may be inside each other, this one among them."""
     fallback_protocol: Protocol = field(default_factory=ConversationProtocol)
     started: Started = field(default_factory=Started)
     """Runs that began in this process; the journal of any other is read."""
@@ -173,6 +178,7 @@ class Engine:
             "protocol": self.protocol.name,
             "constraint": self.constraint_of(run),
             "versions": versions(),
+            **({"parent": run["parent"]} if "parent" in run else {}),
         }
 
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
@@ -244,6 +250,9 @@ class _RunJournal:
 
     def came_back(self, charges: Mapping[str, Charge]) -> None:
         self._log.journal(self._run_id, {"kind": "charges", "charges": charges})
+
+    def ended(self, trajectory: Mapping[str, Any]) -> None:
+        self._log.journal(self._run_id, {"kind": "run", "run": trajectory})
 
     def earlier(self, call_id: str) -> Mapping[str, Charge]:
         return self._earlier.get(call_id, {})

@@ -46,6 +46,7 @@ class CallNode(Node):
     def __init__(self, tool: str, engine: Engine, portal: Portal) -> None:
         super().__init__(tool, portal)
         self._engine = engine
+        self.tool = engine.tools[tool]
 
     async def step(self, state: CallTask, config: RunnableConfig) -> dict[str, Any]:
         """Carry out one call and write its outcome and charges into its turn."""

@@ -17,10 +17,11 @@ from langgraph.graph import END, START, StateGraph
 from orchestra_graph.approval import Approval, Approve
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
-from orchestra_graph.engine import Constraint, Engine, final_answer_spec
+from orchestra_graph.engine import MAX_DEPTH, Constraint, Engine, final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
 from orchestra_graph.lifecycle import ClosingNode
+from orchestra_graph.nesting import refuse_too_deep
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
@@ -54,6 +55,7 @@ def create_orchestrator(
     fallback: BaseChatModel | Literal["rules"] | None = "rules",
     max_malformed: int = 3,
     approve: Approve | None = None,
+    max_depth: int = MAX_DEPTH,
 ) -> StateGraph[OrchestratorState, OrchestratorContext, Any, OrchestratorOutput]:
     """Build the graph of an orchestrator, not yet compiled.
 
@@ -75,6 +77,8 @@ def create_orchestrator(
         approve: Calls that a person is asked for before they are sent: `{"refund": True, "large": 0.05}` by tool, with
             dollars above which to ask, or one such threshold for all. See `orchestra_graph.approval`; needs a
             checkpointer. A run whose budget is used up is closed by a tool that needs no asking.
+        max_depth: Orchestrators that may be inside each other, this one among them: checked here for graphs that are
+            tools, and when a run starts for functions that run orchestrators.
 
     Returns:
         A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`.
@@ -96,6 +100,7 @@ def create_orchestrator(
         fallback=fallback,
         max_malformed=max_malformed,
         approve=approve,
+        max_depth=max_depth,
     )
     return _build(engine)
 
@@ -115,6 +120,7 @@ def make_engine(
     max_malformed: int,
     cache: BaseCache[Any] | None = None,
     approve: Approve | None = None,
+    max_depth: int = MAX_DEPTH,
 ) -> Engine:
     """The parts of a run, checked to fit together; the arguments are those of `create_orchestrator`.
 
@@ -135,6 +141,9 @@ def make_engine(
         raise ConfigError(f"constraint = {constraint!r}; expected 'auto', 'required' or None")
     if max_malformed < 1:
         raise ConfigError(f"max_malformed = {max_malformed}; expected at least 1")
+    if max_depth < 1:
+        raise ConfigError(f"max_depth = {max_depth}; expected at least 1")
+    refuse_too_deep(tools, max_depth)
     for name in _RESERVED.intersection(tools):
         raise ConfigError(f"a tool is named {name!r}, which the graph uses itself; rename it")
     decider = Rules() if fallback == "rules" else fallback
@@ -158,6 +167,7 @@ def make_engine(
         approval=None if approve is None else Approval.of(approve, complete),
         run_log=run_log,
         cache=cache,
+        max_depth=max_depth,
     )
     _check(engine)
     return engine

@@ -7,7 +7,7 @@ stand under `{call id}/{key}`, once for each run around it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from orchestra_graph.turns import Charge
 
@@ -25,6 +25,9 @@ class Journal(Protocol):
 
     def came_back(self, charges: Mapping[str, Charge]) -> None:
         """Told of the charges of nested runs; those of the run's own calls come with their outcomes."""
+
+    def ended(self, trajectory: Mapping[str, Any]) -> None:
+        """Told of a nested run that has ended, as a line of the run log would hold it."""
 
     def earlier(self, call_id: str) -> Mapping[str, Charge]:
         """Charges of a call that has been taken up again: those of the tries before."""

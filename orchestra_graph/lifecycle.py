@@ -26,6 +26,7 @@ from orchestra_graph.evidence import evidence_for, situation_of
 from orchestra_graph.execution import Execution
 from orchestra_graph.ledger import totals
 from orchestra_graph.meter import current_meter
+from orchestra_graph.nesting import hand_up, refuse_to_go_deeper
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
@@ -59,12 +60,14 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         ConfigError: What is given is wrong.
     """
     outer = current_meter()
-    if outer is not None:
-        # LangGraph hands down what the run around it was given, which names tools of another catalog.
-        given = {}
-    elif given is None:
+    if given is None:
         context = get_runtime().context
         given = context if isinstance(context, Mapping) else {}
+    if outer is not None:
+        refuse_to_go_deeper(engine.max_depth)
+        # LangGraph hands down what the run around it was given, which names another task and tools of another catalog.
+        task = given.get("task")
+        given = {"task": {"purpose": task["purpose"]}} if isinstance(task, Mapping) and "purpose" in task else {}
     unknown = [key for key in given if key not in OrchestratorContext.__annotations__]
     if unknown:
         wanted = ", ".join(OrchestratorContext.__annotations__)
@@ -86,6 +89,8 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
     }
     if "task" in given:
         run["task"] = dict(given["task"])
+    if outer is not None:
+        run["parent"] = outer.call_id
     if tracing.is_on():
         run["traced"] = True
     engine.setup(run)
@@ -178,7 +183,8 @@ def finish(
     """
     run = state["run"]
     ledger = totals(turns)
-    if engine.run_log is not None:
+    is_nested = current_meter() is not None
+    if engine.run_log is not None or is_nested:
         ending = {
             "ended": "answered",
             "ended_at": datetime.now(UTC).isoformat(),
@@ -186,8 +192,12 @@ def finish(
             "stopped_by": stopped_by,
         }
         trajectory = {**engine.header(run), **ending, "turns": list(turns.values()), "totals": ledger}
-        engine.run_log.finish(run["id"], trajectory)
-        engine.started.discard(run["id"])
+        captures: Mapping[str, Any] = {}
+        if engine.run_log is not None:
+            captures = engine.run_log.finish(run["id"], trajectory)
+            engine.started.discard(run["id"])
+        if is_nested:
+            hand_up({**trajectory, "captures": captures})
     tracing.finished(stopped_by, ledger)
     event: AnswerEvent = {
         "type": "answer",

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -30,7 +30,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.errors import GraphBubbleUp
 
-from orchestra_graph import spans
+from orchestra_graph import events, spans
 from orchestra_graph.billing import describe, is_refusal
 from orchestra_graph.catalog import ModelSpec, Price
 from orchestra_graph.journal import Journal, best_known
@@ -127,12 +127,12 @@ class Meter(BaseCallbackHandler):
         self.shift = 0.0
         """Seconds by which reported time exceeds the clock's: add it to a clock reading to get the run's time."""
         self._price_of = price_of
-        self._journal = journal
+        self.journal = journal
         self._try = first - 1
         self._own: _Open | None = None
         self._requests: dict[UUID | str, _Open] = {}
         self._count = 0
-        self._outer = _current.get()
+        self.outer = _current.get()
 
     @property
     def next_try(self) -> int:
@@ -144,7 +144,7 @@ class Meter(BaseCallbackHandler):
         """One try of a tool's call: charged by itself, and for every model request made inside."""
         key = self._next_key()
         self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
-        if self._journal or self._outer:
+        if self.journal or self.outer:
             self._tell(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
         tokens = _current.set(self), _handler.set(self)
         try:
@@ -198,21 +198,21 @@ class Meter(BaseCallbackHandler):
             for key, charge in charges.items()
         }
         self.charges |= mine
-        if self._journal:
-            self._journal.came_back(mine)
+        if self.journal:
+            self.journal.came_back(mine)
         if self._own is not None:
             self._own.inner_seconds += clock
             self._own.inner_work += clock
-        if self._outer is not None:
-            self._outer.absorb(mine, clock)
+        if self.outer is not None:
+            self.outer.absorb(mine, clock)
 
     def earlier(self) -> dict[str, Charge]:
         """Charges of nested runs from tries of this call before this meter, under their own keys and names.
 
         A nested run that goes on after a crash numbers its tries after these, also where it has no log of its own.
         """
-        around = {} if self._outer is None else self._outer.earlier()
-        known = best_known(around, self._journal.earlier(self.call_id)) if self._journal else around
+        around = {} if self.outer is None else self.outer.earlier()
+        known = best_known(around, self.journal.earlier(self.call_id)) if self.journal else around
         mark = f"{self.call_id}/"
         return {
             key.removeprefix(mark): {**charge, "tool": charge["tool"].partition("/")[2]}
@@ -275,15 +275,15 @@ class Meter(BaseCallbackHandler):
 
     def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
         request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt)
-        if self._journal or self._outer:
+        if self.journal or self.outer:
             self._tell(key, self.tool, self._upper(request))
         return request
 
     def _tell(self, key: str, tool: str, upper: float) -> None:
         """Tell this run's journal and those of the runs around it of an attempt that is about to be sent."""
-        if self._journal:
-            self._journal.sent(key, tool, upper)
-        outer = self._outer
+        if self.journal:
+            self.journal.sent(key, tool, upper)
+        outer = self.outer
         if outer is not None:
             outer._tell(f"{outer.call_id}/{key}", f"{outer.tool}/{tool}", upper)
 
@@ -324,11 +324,11 @@ class Meter(BaseCallbackHandler):
             charge["model"] = attempt.model
         if attempt.price.source != "catalog":
             charge["price"] = attempt.price.source
-        done: Charge = {"tool": self.tool, **charge}  # type: ignore[typeddict-item]
-        self.charges[attempt.key] = done
+        done = self.charges[attempt.key] = cast(Charge, {"tool": self.tool, **charge})
         spans.charged(attempt.key, attempt.run_id, done)
-        if self._outer is not None:
-            self._outer.absorb({attempt.key: done}, clock)
+        events.tell_charge(self.call_id, attempt.key, done)
+        if self.outer is not None:
+            self.outer.absorb({attempt.key: done}, clock)
 
     def _fail(self, request: _Open, error: BaseException) -> None:
         clock = time.perf_counter() - request.started

@@ -32,6 +32,8 @@ class RunHeader(TypedDict):
     """ISO time, UTC."""
     task: NotRequired[dict[str, Any]]
     """What the context says of the task: id, group, split, purpose; stored in the run log as it stands."""
+    parent: NotRequired[str]
+    """The call of another run in which this one runs."""
     traced: NotRequired[bool]
     """Tracing was on: nodes then record what `tracing.POLICY` leaves of their inputs."""
 

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "workbench"),
     ("budgeting", "evidence", "graph_state"),
     ("execution",),
+    ("nesting",),
     ("lifecycle",),
     ("router", "destination"),
     ("graph", "graph_router"),

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from orchestra_graph.tools.sandbox import Bubblewrap
 from tests.sandboxes import bubblewrap as bubblewrap
 from tests.sandboxes import gone, marked
@@ -157,6 +159,7 @@ async def test_read_only_folder_can_be_given(tmp_path: Path) -> None:
     assert "Read-only file system" in done.stderr
 
 
+@pytest.mark.slow
 async def test_dies_with_its_caller(tmp_path: Path) -> None:
     mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
     script = (

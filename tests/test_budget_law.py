@@ -72,6 +72,7 @@ def least_of_sent(turn: Turn, prices: dict[str, float]) -> float:
 QUICK = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @given(worlds())
 @QUICK
 def test_what_is_sent_fits_the_budget_when_it_is_sent(world: tuple[Budget, list[Paid], list[list[str]]]) -> None:
@@ -93,6 +94,7 @@ def test_what_is_sent_fits_the_budget_when_it_is_sent(world: tuple[Budget, list[
     assert isinstance(state["answer"], str)
 
 
+@pytest.mark.slow
 @given(worlds(honest=True))
 @QUICK
 def test_tools_that_cost_what_they_say_never_exceed_the_budget(

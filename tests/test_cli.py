@@ -290,6 +290,7 @@ def test_check_tells_what_is_missing(orchestra: Orchestra) -> None:
     assert "note: router: priced from the genai-prices library" in done.out
 
 
+@pytest.mark.slow
 def test_latencies_that_a_log_measured_replace_those_of_the_catalog(
     orchestra: Orchestra, openai_server: OpenAIServer, catalog: Path
 ) -> None:
@@ -369,6 +370,7 @@ def test_runs_of_a_log_that_is_not_there(orchestra: Orchestra, command: list[str
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_runs_list_show_and_repair(orchestra: Orchestra, tmp_path: Path) -> None:
     log = tmp_path / "runs.jsonl"
     for question in (QUESTION, "What is 7 * 8?"):

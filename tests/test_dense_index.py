@@ -90,6 +90,7 @@ def test_vectors_are_added_and_removed_in_an_index_with_groups(grouped: DenseInd
     assert np.all((left % 2 == 1) | (left >= 50_000))
 
 
+@pytest.mark.slow
 def test_groups_are_made_anew_when_they_are_outgrown() -> None:
     index = DenseIndex.empty(DIMENSIONS)
     index.add(range(21_000), unit(21_000))

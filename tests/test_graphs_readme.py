@@ -27,7 +27,7 @@ for file in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("name", ["research", "service"])
+@pytest.mark.parametrize("name", ["research", "service", "recursive"])
 def test_the_pictures_are_drawn_from_the_compiled_graphs(name: str) -> None:
     picture = load_module(GRAPHS / "pictures.py").draw(name)
     found = re.search(rf"<!-- picture: {name} -->\n```mermaid\n(.*?)```\n<!-- end -->", README, re.DOTALL)
@@ -37,11 +37,12 @@ def test_the_pictures_are_drawn_from_the_compiled_graphs(name: str) -> None:
 
 def test_langgraph_finds_each_graph_by_its_path() -> None:
     graphs: dict[str, Any] = json.loads((GRAPHS / "langgraph.json").read_text())["graphs"]
-    assert set(graphs) == {"research", "service"}
+    assert set(graphs) == {"research", "service", "recursive"}
     for reference in graphs.values():
         assert load(reference, GRAPHS).__doc__
 
 
+@pytest.mark.slow
 def test_the_files_are_short_and_load_without_server_or_key() -> None:
     files = sorted(GRAPHS.glob("*.py"))
     assert {file.name: n for file in files if (n := len(file.read_text("utf-8").splitlines())) > LONGEST} == {}

@@ -156,9 +156,10 @@ class Finishing(RunLog):
         super().__init__(path)
         self._process = process
 
-    def finish(self, run_id: str, trajectory: Any) -> None:
-        super().finish(run_id, trajectory)
+    def finish(self, run_id: str, trajectory: Any) -> dict[str, Any]:
+        captures = super().finish(run_id, trajectory)
         self._process.killed()
+        return captures
 
 
 @pytest.mark.parametrize("ending", ["router", "closing"])

@@ -73,6 +73,7 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known_price("claude-opus-4-1") is not None
 
 
+@pytest.mark.slow
 def test_the_catalog_does_not_load_the_price_table() -> None:
     code = "import sys, orchestra_graph.catalog, orchestra_graph.catalog_file; print('genai_prices' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

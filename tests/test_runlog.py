@@ -228,6 +228,7 @@ def write_many(path: Path, writer: int, count: int) -> None:
         log.finish(run_id, trajectory(answer=f"{writer}" * (n * 37 % 9000)))
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_many, args=(path, writer, 200)) for writer in range(4)]
@@ -257,6 +258,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_costs_at_most_its_own_last_line(path: Path) -> None:
     for kill in range(5):
         process = subprocess.Popen(

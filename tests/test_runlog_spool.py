@@ -105,6 +105,7 @@ def test_what_is_held_of_a_run_that_ended_is_dropped(path: Path) -> None:
     assert spools(path) == []
 
 
+@pytest.mark.slow
 def test_what_is_held_is_written_when_the_process_ends(path: Path) -> None:
     done = python("log.journal('a', attempt('a'))\nlog.journal('a', {'kind': 'waiting'}, hold=True)", path)
     assert (done.stderr, held(path)) == ("", ["owner", "attempt", "waiting"])
@@ -149,6 +150,7 @@ def test_threads_that_share_a_log_do_not_mix_their_runs(path: Path, monkeypatch:
     assert all(run.answer == run.run_id for run in runs)
 
 
+@pytest.mark.slow
 def test_a_log_that_is_no_longer_used_leaves_only_what_did_not_end(path: Path) -> None:
     gc.collect()
     gc.collect()
@@ -216,6 +218,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_after_it(
 # Several processes
 
 
+@pytest.mark.slow
 def test_another_process_takes_up_a_run(path: Path) -> None:
     log = RunLog(path)
     log.journal("r", attempt("r"))
@@ -235,6 +238,7 @@ os._exit(0)
     assert (report.folded, report.running, spools(path)) == (["theirs"], [], [])
 
 
+@pytest.mark.slow
 def test_a_run_of_a_process_that_died_is_taken_up(path: Path) -> None:
     python('log.journal("r", attempt("r"))\nos._exit(0)', path)
     log = RunLog(path)
@@ -248,12 +252,14 @@ def test_a_run_of_a_process_that_died_is_taken_up(path: Path) -> None:
     assert spools(path) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_leaves_no_file_behind(path: Path) -> None:
     done = python('log.journal("r", attempt("r"))\nlog.finish("r", trajectory())\nprint(len(spares(path)))', path)
     assert done.stdout == "1\n"
     assert (spools(path), spares(path)) == ([], [])
 
 
+@pytest.mark.slow
 def test_repair_drops_the_files_of_a_crash_and_a_live_process_misses_none(path: Path) -> None:
     code = """
 for id in "abc":
@@ -318,6 +324,7 @@ if child:
 """
 
 
+@pytest.mark.slow
 def test_a_fork_shares_no_file(path: Path) -> None:
     done = python(FORK, path)
     assert (done.stdout, done.stderr) == ("['parent#0', 'parent#1']\n", "")
@@ -325,6 +332,7 @@ def test_a_fork_shares_no_file(path: Path) -> None:
     assert (len(runs), report.problems, spools(path), spares(path)) == (102, [], ["parent.jsonl"], [])
 
 
+@pytest.mark.slow
 def test_a_child_that_ends_its_parents_run_leaves_the_parents_files_alone(path: Path) -> None:
     code = """
 log.journal("r", attempt("r"))
@@ -379,6 +387,7 @@ def test_a_log_may_be_rotated_while_threads_write(path: Path) -> None:
     assert sorted(ids) == sorted([*map(str, range(600)), *(f"after {n}" for n in range(20))])
 
 
+@pytest.mark.slow
 def test_a_fork_waits_for_its_parent_to_write(path: Path) -> None:
     code = """
 import fcntl, time
@@ -396,6 +405,7 @@ print(path.read_text().count("run_id"))
     assert python(code, path).stdout == "1\n2\n"
 
 
+@pytest.mark.slow
 def test_threads_and_processes_append_whole_lines(path: Path) -> None:
     code = """
 from concurrent.futures import ThreadPoolExecutor

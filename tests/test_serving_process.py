@@ -111,6 +111,7 @@ async def test_a_killed_keeper_leaves_no_server(tmp_path: Path) -> None:
         assert await soon(lambda: not is_there(read_pid(tmp_path / "pid")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_killed_owner_leaves_no_server(tmp_path: Path, how: signal.Signals) -> None:
     owner = f"""

@@ -10,12 +10,13 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from orchestra_graph.catalog import Price
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import ToolError
 from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.meter import current_meter
 from orchestra_graph.preferences import Budget
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
-from orchestra_graph.tools.base import Request, Result
+from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.subgraph import Subgraph
 
@@ -143,3 +144,63 @@ async def test_the_inner_run_is_streamed_with_its_subgraphs() -> None:
     deep: list[Any] = [part async for part in graph.astream(question, stream_mode="custom", subgraphs=True)]
     assert {len(namespace) for namespace, _ in deep} == {0, 1}
     assert sum(event["type"] == "answer" for _, event in deep) == 2
+
+
+class Purse(Tool):
+    """Remembers what it may spend."""
+
+    spec = ToolSpec(name="purse", terminal=True)
+
+    def __init__(self) -> None:
+        self.left: list[Any] = []
+
+    async def run(self, request: Request) -> Result:
+        meter = current_meter()
+        assert meter is not None and meter.left is not None
+        self.left.append(meter.left)
+        return Result("42", answer="42")
+
+    def around(self, **spec: Any) -> Subgraph:
+        """An orchestrator that calls it."""
+        inner = create_orchestrator(ScriptedRouter(lambda m: ("purse", {})), [self])
+        return Subgraph(inner.compile(), name=spec.pop("name", "inner"), **spec)
+
+    @property
+    def dollars(self) -> list[float]:
+        return sorted(round(left["dollars"], 6) for left in self.left)
+
+
+async def spend(tools: list[Any], *calls: str, **options: Any) -> None:
+    """Call tools in one reply, with a dollar and 100 seconds."""
+    reply: Any = [(name, {"request": "r"}) for name in calls]
+    router = ScriptedRouter([reply, ("final_answer", {"answer": "42"})])
+    graph = create_orchestrator(router, tools, budget=Budget(dollars=1.0, seconds=100.0), **options)
+    await graph.compile().ainvoke({"messages": [HumanMessage("q")]})
+
+
+async def test_a_nested_run_gets_all_that_is_left_or_its_share() -> None:
+    whole, half = Purse(), Purse()
+    await spend([whole.around()], "inner")
+    await spend([half.around(share=0.5)], "inner")
+    assert (whole.dollars, half.dollars) == ([1.0], [0.5])
+    # The clock goes on, and time is kept back for closing in both runs.
+    assert half.left[0]["seconds"] < 50 < whole.left[0]["seconds"]
+
+
+async def test_graphs_called_in_one_reply_never_get_more_than_there_is() -> None:
+    purse = Purse()
+    tools = [purse.around(name="a", share=0.8), purse.around(name="b", share=0.8), purse.around(name="c")]
+    await spend(tools, "a", "b", "c")
+    assert purse.dollars == pytest.approx([0.8 / 3, 0.8 / 3, 1 / 3], abs=1e-6)
+
+
+async def test_a_function_that_runs_an_orchestrator_gets_the_share_that_its_line_states() -> None:
+    purse = Purse()
+    inner = create_orchestrator(ScriptedRouter(lambda m: ("purse", {})), [purse]).compile()
+
+    async def ask(request: str) -> str:
+        """Ask another orchestrator."""
+        return str((await inner.ainvoke({"messages": [HumanMessage(request)]}))["answer"])
+
+    await spend([ask], "ask", catalog=Catalog.of([ToolSpec(name="ask", share=0.25)]))
+    assert purse.dollars == [0.25]

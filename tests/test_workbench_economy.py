@@ -53,6 +53,7 @@ async def play_one(task: Task, steps: list[str]) -> tuple[bool, float, float]:
     return await BENCH.verdict(task, answer, world), dollars, seconds
 
 
+@pytest.mark.slow
 async def test_the_gap_between_the_oracle_and_the_strongest_expert() -> None:
     oracle = await play(lambda task: plan(task.question, BENCH.catalog) or [])
     large = await play(lambda _: ["large"])
@@ -63,6 +64,7 @@ async def test_the_gap_between_the_oracle_and_the_strongest_expert() -> None:
     assert oracle.seconds < large.seconds < helped.seconds
 
 
+@pytest.mark.slow
 async def test_no_other_expert_comes_near_the_strongest() -> None:
     others = {name: await play(lambda _, name=name: [name]) for name in ("small", "math")}  # type: ignore[misc]
     assert 0.1 < others["small"].solved < 0.35

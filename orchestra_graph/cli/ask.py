@@ -16,7 +16,7 @@ from rich.text import Text
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.cli.render import STOPPED, ledger_table, show_event
 from orchestra_graph.cli.runs import open_log
-from orchestra_graph.cli.terminal import console, one_line, print_error, print_json, working
+from orchestra_graph.cli.terminal import console, money, one_line, print_error, print_json, working
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.events import Event
 from orchestra_graph.graph import create_orchestrator
@@ -107,16 +107,22 @@ async def _watch(graph: Any, question: str, *, as_json: bool) -> None:
     output = console()
     state: dict[str, Any] = {}
     events: list[Event] = []
-    with working(output, "the router decides") as status:
+    paid, doing = 0.0, "the router decides"
+    with working(output, doing) as status:
         async for mode, part in _stream(graph, question):
             if mode == "values":
                 state = part
+                continue
+            if part["type"] == "charge":
+                paid += part["charge"]["dollars"]
+                status.update(f"{doing}, {money(paid)} so far")
                 continue
             events.append(part)
             if not as_json and part["type"] != "answer":
                 show_event(output, part)
             names = [call["tool"] for call in part["decision"]["calls"]] if part["type"] == "decision" else []
-            status.update(f"waiting for {', '.join(names)}" if names else "the router decides")
+            doing = f"waiting for {', '.join(names)}" if names else "the router decides"
+            status.update(doing)
     failure = _failure(state)
     if as_json:
         print_json({key: state[key] for key in ("answer", "stopped_by", "ledger", "turns")})
@@ -134,7 +140,7 @@ async def _route(graph: Any, question: str, *, as_json: bool) -> None:
     """Print the first decision of a graph that stops behind its router."""
     output = console()
     with working(output, "the router decides"):
-        events = [part async for mode, part in _stream(graph, question) if mode == "custom"]
+        events = [part async for _, part in _stream(graph, question) if part.get("type") == "decision"]
     if not events:
         print_error("no decision: the budget does not pay for one; raise --budget or --deadline")
         raise typer.Exit(1)

@@ -36,12 +36,12 @@ _SHOWN_SECONDS: Final = 0.05
 
 
 def show_event(console: Console, event: Event) -> None:
-    """Print one custom event of a run."""
+    """Print one custom event of a run; charges are told with decisions and outcomes."""
     if event["type"] == "decision":
         _show_decision(console, event)
     elif event["type"] == "outcome":
         _show_outcome(console, event)
-    else:
+    elif event["type"] == "answer":
         _show_answer(console, event)
 
 

@@ -11,6 +11,7 @@ Records are dictionaries with a `kind`:
     capture   {"id": ..., "turn": ..., "prompt_token_ids": [...], "token_ids": [...], "logprobs": [...]}
     turn      {"turn": {...}}: a `TurnUpdate`, merged by `merge_turns`
     charges   {"charges": {...}}: by key, those of nested runs, which come before their call's outcome
+    run       {"run": {...}}: the trajectory of a run nested in one of its calls, when that has ended
     waiting   {}: the run waits for a person; `repair` leaves it alone
     error     {"error": text}: the run failed
 
@@ -85,23 +86,31 @@ class RunLog:
             self.journal(run_id, {"kind": "charges", "charges": turn["charges"]})
         for id, capture in ({} if line is None else line.captures).items():
             self.journal(run_id, {"kind": "capture", **capture.model_dump(exclude_unset=True), "id": id})
+        for nested in ({} if line is None else line.runs).values():
+            self.journal(run_id, {"kind": "run", "run": nested.model_dump(mode="json", exclude_unset=True)})
         self.journal(run_id, {"kind": "header"})  # at last, since it says that the journal is whole
 
-    def finish(self, run_id: str, trajectory: Mapping[str, Any]) -> None:
+    def finish(self, run_id: str, trajectory: Mapping[str, Any]) -> dict[str, Record]:
         """Write the run's line and drop its spool.
 
         Args:
             run_id: Readers take the last line of a run id.
             trajectory: The fields of `record.Trajectory`. Captures that its turns name are taken from the spool; others
-                are dropped.
+                are dropped. Runs nested in its calls are taken from there as well.
+
+        Returns:
+            The captures, by id.
 
         Raises:
             RunLogError: It could not be written; the spool is kept.
         """
         named = captures_named(trajectory["turns"])
         captures = self._captures(run_id, named) if named else {}
-        write_run(self._lines, run_id, trajectory, {id: captures[id] for id in named if id in captures})
+        captures = {id: captures[id] for id in named if id in captures}
+        nested = runs_of(self._spool.read(run_id)) if has_nested(trajectory["turns"]) else {}
+        write_run(self._lines, run_id, {**trajectory, "runs": nested} if nested else trajectory, captures)
         self._spool.remove(run_id)
+        return captures
 
     def _captures(self, run_id: str, named: list[str]) -> dict[str, Record]:
         captures = captures_of(self._spool.read(run_id))
@@ -121,7 +130,18 @@ def charges_of(journal: Journal) -> dict[str, Charge]:
 
 def captures_of(journal: Journal | None) -> dict[str, Record]:
     """The captures in a journal, by id; of a decision that was made again the last one."""
-    return {} if journal is None else {record["id"]: record for record in journal.of("capture")}
+    found = [] if journal is None else journal.of("capture")
+    return {record["id"]: {key: value for key, value in record.items() if key != "kind"} for record in found}
+
+
+def runs_of(journal: Journal | None) -> dict[str, Record]:
+    """The nested runs in a journal, by id."""
+    return {} if journal is None else {record["run"]["run_id"]: record["run"] for record in journal.of("run")}
+
+
+def has_nested(turns: Iterable[Turn]) -> bool:
+    """Whether runs were nested in the calls of these turns: they have charges under `{call id}/{key}`."""
+    return any("/" in key for turn in turns for key in turn["charges"])
 
 
 def captures_named(turns: Iterable[Turn]) -> list[str]:
@@ -137,8 +157,7 @@ def write_run(log: Appender, run_id: str, trajectory: Mapping[str, Any], capture
     """
     # Version and run id come first: readers find them without decoding the line.
     head = {"version": TRAJECTORY_VERSION, "run_id": run_id}
-    plain = {id: {key: value for key, value in record.items() if key != "kind"} for id, record in captures.items()}
     try:
-        log.append(dump({**head, **trajectory, **head, "captures": plain}))
+        log.append(dump({**head, **trajectory, **head, "captures": captures}))
     except OSError as error:
         raise RunLogError(f"{log.path}: cannot be written: {error.strerror}") from error

@@ -113,6 +113,10 @@ class Trajectory(_Record):
     """By the ids that turns name in `captures`."""
     answer: str | None = None
     stopped_by: StoppedBy | None = None
+    runs: dict[str, Trajectory] = Field(default_factory=dict)
+    """Runs of orchestrators that were nested in its calls, at any depth, by id; their `parent` is the call."""
+    parent: str | None = None
+    """The call of another run in which this one ran; its dollars are in the totals of that run, too."""
     ended: Ended
     error: str | None = None
     """Why a failed run failed."""

@@ -22,7 +22,7 @@ from orchestra_graph.errors import RunLogError
 from orchestra_graph.journal import best_known, owner_of
 from orchestra_graph.ledger import totals
 from orchestra_graph.runlog.files import Appender
-from orchestra_graph.runlog.log import captures_named, captures_of, charges_of, write_run
+from orchestra_graph.runlog.log import captures_named, captures_of, charges_of, runs_of, write_run
 from orchestra_graph.runlog.read import find_runs
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.runlog.spool import SPARE, Journal, Record, is_running, read_journal, spool_folder
@@ -149,6 +149,7 @@ def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: Re
     if is_answered and merged == turns:
         return
     whole = {id: _whole(turn) for id, turn in merged.items()}
+    nested = before.get("runs", {}) | runs_of(journal)
     captures = before.get("captures", {}) | ({} if is_answered else captures_of(journal))
     write_run(
         log,
@@ -160,6 +161,7 @@ def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: Re
             **({} if is_answered else _ending(journal)),
             "turns": sorted(whole.values(), key=lambda turn: turn["index"]),
             "totals": totals(whole),
+            **({"runs": nested} if nested else {}),
         },
         {id: captures[id] for id in captures_named(whole.values()) if id in captures},
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
@@ -33,6 +35,10 @@ INDEX_NAME: Final = ".orchestra-index.sqlite"
 
 SANDBOX_SHARE: Final = 0.9
 """Share of a code line's timeout after which the sandbox stops a program, so that it can still tell why."""
+
+
+_importing: ContextVar[tuple[str, ...]] = ContextVar("orchestra_graph_importing", default=())
+"""Targets that are being imported, the outermost first."""
 
 
 def build_tools(catalog: Catalog, environment: Mapping[str, str]) -> list[Tool]:
@@ -215,11 +221,37 @@ def _served(catalog: Catalog, environment: Mapping[str, str]) -> dict[str, McpTo
 
 
 def _import(spec: ToolSpec) -> Any:
-    module, _, attribute = (spec.target or "").partition(":")
+    target = spec.target or ""
+    module, _, attribute = target.partition(":")
+    around = _importing.get()
+    token = _importing.set((*around, target))
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
+        if not hasattr(found, attribute) and _is_being_imported(found):
+            raise _CycleError(spec.name, target, around)
+        return getattr(found, attribute)
+    except _CycleError:
+        raise
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             f"{spec.name}: target = {spec.target!r} cannot be imported: {said}; fix: mend the module or the target"
         ) from error
+    finally:
+        _importing.reset(token)
+
+
+class _CycleError(ConfigError):
+    """Targets that name each other."""
+
+    def __init__(self, name: str, target: str, around: tuple[str, ...]) -> None:
+        # A module that was not imported by way of a target, but first, is not among those around.
+        path = (*around[around.index(target) :], target) if target in around else (*around, target, around[0])
+        super().__init__(
+            f"{name}: target = {target!r} contains itself: {' > '.join(path)}; fix: take one of these lines out"
+        )
+
+
+def _is_being_imported(module: ModuleType) -> bool:
+    """Whether its own code has not been run to its end: the same question as Python's import system asks."""
+    return bool(getattr(module.__spec__, "_initializing", False))

@@ -1,6 +1,8 @@
 """A compiled graph as a tool; one that is itself an orchestrator joins the ledger and the budget of the run around it.
 
-Not here yet: nesting limits, a stated share of the budget, turns nested in the trajectory.
+Its run gets a budget of its own: what the call may spend, all that is left or `share` of it, and no more than its own.
+Its turns are in the trajectory of the run around it, under `runs`. How deep orchestrators may be nested is said by
+`max_depth` of `create_orchestrator`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ class Subgraph(Tool):
         name: Name of the tool; the graph's own by default.
         description: What it is good at.
         takes_request: Whether the router words the request; otherwise the graph gets the user's question.
-        spec: Further fields of the catalog's line, for example `terminal=True`.
+        spec: Further fields of the catalog's line, for example `terminal=True`; with `share=0.5` a call may spend half
+            of what is left.
+
+    Attributes:
+        graph: What it runs.
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class Subgraph(Tool):
         takes_request: bool = True,
         **spec: Any,
     ) -> None:
-        self._graph = graph
+        self.graph = graph
         self.spec = ToolSpec(
             name=name or graph.get_name(),
             kind="graph",
@@ -57,7 +63,7 @@ class Subgraph(Tool):
         """Run the graph; its `answer`, or else its last message, is the result."""
         question = request.args.get("request", request.question)
         started = time.perf_counter()
-        state = await self._graph.ainvoke({"messages": [("user", question)]})
+        state = await self.graph.ainvoke({"messages": [("user", question)]})
         if not isinstance(state, dict):
             raise ToolError(f"the graph returned {type(state).__name__}; expected a state with messages or answer")
         if isinstance(state.get("ledger"), dict):

@@ -40,6 +40,7 @@ def test_the_core_never_imports_training() -> None:
     assert users == []
 
 
+@pytest.mark.slow
 def test_rewards_filters_groups_scores_and_verdicts_need_nothing_heavy() -> None:
     names = ["reward", "filters", "groups", "evaluate.score", "verdicts"]
     done = subprocess.run(
