@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := orchestra_graph training tests examples graphs
 
-.PHONY: demo test quick lint types bench sandbox format clean
+.PHONY: demo test quick lint types bench sandbox postgres format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/orchestra demo
 
-test: lint types sandbox
+test: lint types sandbox postgres
 	$(BIN)/pytest -n 2 -m "not vllm"
 	$(BIN)/pytest -m vllm
 
@@ -28,7 +28,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev postgres
 	$(BIN)/python tests/benchmarks/import_time.py
 	$(BIN)/python tests/benchmarks/overhead.py
 	$(BIN)/python tests/benchmarks/concurrency.py
@@ -36,6 +36,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/views.py
 	$(BIN)/python tests/benchmarks/retriever.py
 	$(BIN)/python tests/benchmarks/serving.py
+	$(BIN)/python tests/benchmarks/kills.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
 sandbox:
@@ -43,6 +44,15 @@ sandbox:
 		apt-get update -qq && apt-get install -y -qq bubblewrap >/dev/null; \
 	else \
 		echo "bubblewrap is missing; fix: install it, for example: sudo apt-get install bubblewrap" >&2; exit 1; \
+	fi
+
+# The kill tests start a real PostgreSQL server.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; \
+	else \
+		echo "PostgreSQL is missing; fix: install it, for example: sudo apt-get install postgresql" >&2; exit 1; \
 	fi
 
 $(VENV)/bin/python:

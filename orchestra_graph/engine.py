@@ -26,7 +26,7 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import RunHeader
 from orchestra_graph.tools.base import Tool
-from orchestra_graph.turns import Charge
+from orchestra_graph.turns import Charge, Turn
 
 MAX_DEPTH: Final = 8
 """Orchestrators inside each other, unless a graph says otherwise."""
@@ -233,6 +233,20 @@ class Engine:
             if outer is not None:
                 outer.absorb(charges)
         return next_try(call_id, charges), charges
+
+    def complete(self, run_id: str, turns: dict[str, Turn]) -> dict[str, Turn]:
+        """Turns with all that their run has paid, also for turns that were made before a crash and not again after it.
+
+        Args:
+            run_id: Id of the run.
+            turns: The last of them takes what belongs to none.
+        """
+        if self.run_log is None or run_id in self.started or not turns:
+            return turns
+        held = {key for turn in turns.values() for key in turn["charges"]}
+        strays = {key: charge for key, charge in self.run_log.take_up(run_id).items() if key not in held}
+        last = next(reversed(turns.values()))
+        return {**turns, last["id"]: {**last, "charges": {**last["charges"], **strays}}}
 
 
 class _RunJournal:

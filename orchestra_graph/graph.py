@@ -81,7 +81,8 @@ def create_orchestrator(
             tools, and when a run starts for functions that run orchestrators.
 
     Returns:
-        A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`.
+        A graph from `messages` to `messages`, `answer`, `stopped_by`, `ledger` and `turns`. With a checkpointer, run it
+        with `durability="sync"`; `exit` loses results that were paid.
 
     Raises:
         ConfigError: Something does not fit together; the text names it and the fix.

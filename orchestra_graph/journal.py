@@ -45,6 +45,9 @@ class Started:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._tasks
+
     def add(self, run_id: str) -> None:
         """A run begins."""
         while len(self._tasks) >= _MOST_STARTED:

@@ -128,6 +128,7 @@ class ClosingNode(Node):
             purse = Purse(setup, turns, run["question"], engine.closing)
             left = [other.name for other in self._closers(purse)]
             tools = [other for other in tools if other.name in left]
+        turns = engine.complete(run["id"], turns)
         answer = best_answer(turns, setup.catalog.terminals)
         update = finish(engine, state, turns, answer, stopped_by)
         return Command(goto=END, update={**update, "turns": turns})

@@ -241,6 +241,8 @@ class _Deciding:
         return Command(goto=tasks or [NODE], update={"turns": {turn["id"]: turn}})
 
     def _trace(self, turn: Turn) -> None:
+        if not tracing.is_on():
+            return
         engine, purse = self._engine, self._purse
         left = {"dollars": purse.dollars, "seconds": purse.seconds, "turns": purse.turns - 1}
         tracing.decided(self._run, turn, left, policy=engine.policy_name, protocol=engine.protocol.name)

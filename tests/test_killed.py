@@ -16,7 +16,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from orchestra_graph.catalog import Catalog, ModelSpec
+from orchestra_graph.catalog import Catalog, Latency, ModelSpec
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.journal import NO_RETURN
 from orchestra_graph.preferences import Budget
@@ -179,6 +179,27 @@ async def test_a_step_that_is_taken_again_after_the_runs_line_was_written_is_pai
     state = await process.run_killed_and_resumed(make, context={"budget": Budget(turns=1)})
     assert (state["answer"], books.answered) == ("end", 2)
     assert state["ledger"]["dollars"] == pytest.approx(2 * ANSWERED)
+    assert read_run(process.left / "runs.jsonl", (await header(process))["id"]).totals == state["ledger"]
+
+
+async def test_a_second_closing_tool_that_is_not_asked_again_is_in_the_ledger(process: Process) -> None:
+    first, second = Books(), Books()
+
+    def make(folder: Path) -> Any:
+        has_died = folder == process.left
+        silent = Provider(books=first, text="<answer>end</answer>" if has_died else "I do not know")
+        fatal = Watched(books=second, text="<answer>end</answer>", billed=process.killed)
+        closers = [
+            Expert(silent, name="silent", price=PRICE, limits=LIMITS),
+            Expert(fatal, name="fatal", price=PRICE, limits=LIMITS, latency=Latency(p50=2.0)),
+        ]
+        log = RunLog(folder / "runs.jsonl")
+        return create_orchestrator(replies(("look_up", {})), [*closers, look_up], closing="silent", run_log=log)
+
+    state = await process.run_killed_and_resumed(make, context={"budget": Budget(turns=1)})
+    assert (state["answer"], first.answered, second.answered) == ("end", 2, 1)
+    assert state["ledger"]["tools"]["silent"]["dollars"] == pytest.approx(2 * ANSWERED)
+    assert state["ledger"]["tools"]["fatal"]["uncertain_dollars"] >= ANSWERED
     assert read_run(process.left / "runs.jsonl", (await header(process))["id"]).totals == state["ledger"]
 
 

@@ -195,7 +195,7 @@ async def test_a_server_that_was_closed(tmp_path: Path) -> None:
     ("way", "said"),
     [
         ({"command": "no-such-program"}, "No such file or directory: 'no-such-program'"),
-        ({"command": "false"}, "Connection closed"),
+        ({"command": "false"}, "Connection"),
         ({"url": "http://127.0.0.1:1/mcp"}, "ConnectError"),
     ],
 )
