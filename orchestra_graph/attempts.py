@@ -32,6 +32,7 @@ Ask = Callable[[list[BaseMessage]], Awaitable[AIMessage]]
 FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; doubled for each further one, up to `LONGEST_PAUSE`."""
 LONGEST_PAUSE: Final = 30.0
+"""A server that asks for a longer one is not asked again."""
 
 
 class DeadlineError(ToolError):
@@ -97,6 +98,11 @@ async def send(
             pause = _pause(error, tries)
             if elapsed + pause >= seconds:
                 raise
+            if pause > LONGEST_PAUSE:
+                raise ToolError(
+                    f"the server asks to wait {pause:g} s before another try; expected at most {LONGEST_PAUSE:g} s",
+                    retryable=True,
+                ) from error
             await asyncio.sleep(pause)
             tries += 1
         else:
@@ -109,5 +115,5 @@ async def send(
 def _pause(error: Exception, tries: int) -> float:
     asked = retry_after(error)
     if asked is not None:
-        return min(asked, LONGEST_PAUSE)
+        return asked
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**tries) * random.uniform(0.75, 1.25)

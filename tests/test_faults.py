@@ -295,3 +295,11 @@ async def test_a_reply_that_langchain_cannot_read_is_tried_again(openai_server: 
     assert state["answer"] == "4"
     assert [charge["status"] for charge in router] == ["uncertain", "paid"]
     assert "the server's reply is no message" in router[0]["error"]
+
+
+async def test_a_server_that_asks_for_a_long_pause_is_not_asked_again(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Refusal(429, retry_after=120)]
+    state = await run_expert(openai_server.base_url)
+    outcomes = [outcome for turn in state["turns"].values() for outcome in turn["outcomes"].values()]
+    assert "asks to wait 120 s before another try; expected at most 30 s" in outcomes[0]["content"]
+    assert len(openai_server.requests) == 1
