@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from langchain_core.language_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 from langgraph.graph import StateGraph
 
 from orchestra_graph import Catalog, ConfigError, Tool, ToolSpec, create_orchestrator
@@ -27,9 +25,8 @@ from orchestra_graph.protocols.nemotron_service import NemotronService
 from orchestra_graph.protocols.service_policy import HAND_OVER, INSTRUCTIONS
 from orchestra_graph.settings import GraphSettings, load, read_settings
 from orchestra_graph.tools.adapt import ToolLike, as_tool
-from orchestra_graph.tools.build import build_router, what_is_missing
+from orchestra_graph.tools.build import build_model, build_router, what_is_missing
 from orchestra_graph.tools.service_expert import ServiceExpert
-from orchestra_graph.vllm import NO_KEY
 
 SETTINGS: Final = Path(__file__).with_name("service.toml")
 
@@ -125,15 +122,6 @@ def _experts(catalog: Catalog, functions: Sequence[ToolSpec], environment: Mappi
     if problems:
         raise ConfigError("; ".join(problems))
     return [
-        ServiceExpert(_model(line, environment), name=line.name, functions=functions) for line in catalog.tools.values()
+        ServiceExpert(build_model(line, environment), name=line.name, functions=functions)
+        for line in catalog.tools.values()
     ]
-
-
-def _model(line: ToolSpec, environment: Mapping[str, str]) -> BaseChatModel:
-    return ChatOpenAI(
-        model=line.model or "",
-        base_url=line.base_url,
-        api_key=environment[line.api_key_env] if line.api_key_env else NO_KEY,
-        timeout=line.limits.timeout,
-        max_retries=0,
-    )

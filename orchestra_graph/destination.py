@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.config import get_stream_writer
 from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
@@ -28,13 +27,13 @@ from orchestra_graph.billing import describe
 from orchestra_graph.deadlines import within
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
-from orchestra_graph.events import OutcomeEvent
 from orchestra_graph.graph_state import CALL, REPORT, TURNS, Report, as_orchestrator, changes, users_state, writes_of
 from orchestra_graph.lifecycle import finish
 from orchestra_graph.meter import Meter
-from orchestra_graph.state import BudgetLeft, CallTask, RunHeader
+from orchestra_graph.progress import tell_outcome
+from orchestra_graph.state import BudgetLeft, CallTask
 from orchestra_graph.text import clean
-from orchestra_graph.turns import Call, Charge, Outcome, merge_turns
+from orchestra_graph.turns import Charge, Outcome, merge_turns
 
 Show = Callable[[dict[str, Any]], str]
 """From what a destination changed, by channel, to what the router reads."""
@@ -188,7 +187,7 @@ class _Visit:
         call, charges = self._task["call"], self._paid
         outcome = self._outcome(ends=goes_on or self._node.spec.terminal)
         tracing.called(call["tool"], self._task, outcome, charges)
-        tell_outcome(self._engine, self._task["run"], self._task["turn"], call, outcome, charges)
+        tell_outcome(self._engine, self._task["run"]["id"], self._task["turn"], call, outcome, charges)
         self._report = {"call": call, "outcome": outcome, "charges": charges}
 
     def writes(self, values: Mapping[str, Any]) -> Any:
@@ -232,24 +231,6 @@ class _Visit:
         }
         turns = merge_turns(values[TURNS], {turn_id: part})
         finish(self._engine, as_orchestrator(run, turns), turns, report["outcome"]["answer"], "answer")
-
-
-def tell_outcome(
-    engine: Engine, run: RunHeader, turn_id: str, call: Call, outcome: Outcome, charges: dict[str, Charge]
-) -> None:
-    """Write an outcome into the run log, and send its event."""
-    if engine.run_log is not None:
-        part = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": charges}
-        engine.run_log.journal(run["id"], {"kind": "turn", "turn": part}, hold=True)
-    event: OutcomeEvent = {
-        "type": "outcome",
-        "run": run["id"],
-        "turn": turn_id,
-        "call": call,
-        "outcome": outcome,
-        "charges": charges,
-    }
-    get_stream_writer()(event)
 
 
 def without_report(output: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import orjson
 from langchain_core.runnables import RunnableConfig
 from langgraph.cache.base import BaseCache
-from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from orchestra_graph import tracing
@@ -20,11 +19,11 @@ from orchestra_graph.billing import describe, is_refusal, is_transient
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
-from orchestra_graph.events import OutcomeEvent
 from orchestra_graph.evidence import texts_of
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
+from orchestra_graph.progress import tell_outcome
 from orchestra_graph.runlog.encoding import dump, load
 from orchestra_graph.state import BudgetLeft, CallTask
 from orchestra_graph.text import clean
@@ -54,18 +53,8 @@ class CallNode(Node):
         execution = Execution(self._engine, state)
         outcome = await execution.carry_out()
         tracing.called(call["tool"], state, outcome, execution.charges)
+        tell_outcome(self._engine, run_id, turn_id, call, outcome, execution.charges)
         update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": execution.charges}
-        if self._engine.run_log is not None:
-            self._engine.run_log.journal(run_id, {"kind": "turn", "turn": update}, hold=True)
-        event: OutcomeEvent = {
-            "type": "outcome",
-            "run": run_id,
-            "turn": turn_id,
-            "call": call,
-            "outcome": outcome,
-            "charges": execution.charges,
-        }
-        get_stream_writer()(event)
         return {"turns": {turn_id: update}}
 
 

@@ -16,7 +16,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Overwrite
 
 from orchestra_graph.budgeting import Purse
-from orchestra_graph.destination import tell_outcome
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph_state import (
@@ -33,9 +32,10 @@ from orchestra_graph.graph_state import (
     users_state,
     value_of,
 )
-from orchestra_graph.lifecycle import MOST_CLOSERS, begin, best_answer, closing_turn, finish, tell_decision
+from orchestra_graph.lifecycle import MOST_CLOSERS, begin, best_answer, closing_turn, finish
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
+from orchestra_graph.progress import tell_decision, tell_outcome
 from orchestra_graph.router import CLOSING, NODE, RouterNode
 from orchestra_graph.state import CallTask, RunHeader
 from orchestra_graph.text import clean
@@ -174,7 +174,7 @@ class GraphRouter(Node):
             outcome = {**outcome, "cached": True, "seconds": 0.0}
             cached: Charge = {"tool": call["tool"], "status": "cached", "dollars": 0.0, "seconds": 0.0}
             charges = {f"{call['id']}#0": cached}
-            tell_outcome(self._engine, run.header, turn["id"], call, outcome, charges)
+            tell_outcome(self._engine, run.header["id"], turn["id"], call, outcome, charges)
         return {turn["id"]: {"id": turn["id"], "outcomes": {call["id"]: outcome}, "charges": charges}}
 
     def _go(self, run: _Run, tasks: list[Any]) -> Command[Any]:
@@ -199,7 +199,7 @@ class GraphRouter(Node):
         if spec is None:
             return self._end(run, best_answer(run.turns, setup.catalog.terminals), why)
         turn = closing_turn(run.header, len(run.turns), spec.name, why)
-        tell_decision(engine, run.header, turn)
+        tell_decision(engine, run.header["id"], turn)
         run.write({turn["id"]: turn})
         (call,) = turn["decision"]["calls"]
         task: CallTask = {"run": run.header, "turn": turn["id"], "call": call, "left": purse.for_call(spec)}

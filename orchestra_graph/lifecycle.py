@@ -21,7 +21,7 @@ from orchestra_graph.budgeting import Purse
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.events import AnswerEvent, DecisionEvent, OutcomeEvent
+from orchestra_graph.events import AnswerEvent
 from orchestra_graph.evidence import evidence_for, situation_of
 from orchestra_graph.execution import Execution
 from orchestra_graph.ledger import totals
@@ -30,6 +30,7 @@ from orchestra_graph.nesting import hand_up, refuse_to_go_deeper
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.progress import tell_decision, tell_outcome
 from orchestra_graph.state import CallTask, OrchestratorContext, OrchestratorState, RunHeader, answer_of, question_of
 from orchestra_graph.text import clean, cut
 from orchestra_graph.turns import StoppedBy, Turn
@@ -151,7 +152,7 @@ class ClosingNode(Node):
             "left": purse.for_call(spec),
             **await evidence_for(engine.protocol, situation_of(engine.setup(run), state, turns), spec),
         }
-        tell_decision(engine, run, turn)
+        tell_decision(engine, run["id"], turn)
         started = time.perf_counter()
         execution = Execution(engine, task)
         with tracing.call(spec.name, task["call"]["args"]):
@@ -160,17 +161,7 @@ class ClosingNode(Node):
         turn["outcomes"] = {task["call"]["id"]: outcome}
         turn["charges"] = execution.charges
         turn["seconds"] = max(0.0, time.perf_counter() - started - execution.seconds)
-        if engine.run_log is not None:
-            engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
-        event: OutcomeEvent = {
-            "type": "outcome",
-            "run": run["id"],
-            "turn": turn["id"],
-            "call": task["call"],
-            "outcome": outcome,
-            "charges": execution.charges,
-        }
-        get_stream_writer()(event)
+        tell_outcome(engine, run["id"], turn["id"], task["call"], outcome, execution.charges)
         return turn
 
 
@@ -245,23 +236,6 @@ def closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:
         "outcomes": {},
         "seconds": 0.0,
     }
-
-
-def tell_decision(engine: Engine, run: RunHeader, turn: Turn) -> None:
-    """Write a decision into the run log, and send its event."""
-    if engine.run_log is not None:
-        engine.run_log.journal(run["id"], {"kind": "turn", "turn": turn})
-    event: DecisionEvent = {
-        "type": "decision",
-        "run": run["id"],
-        "turn": turn["id"],
-        "index": turn["index"],
-        "decision": turn["decision"],
-        "charges": {},
-        "outcomes": {},
-        "seconds": 0.0,
-    }
-    get_stream_writer()(event)
 
 
 def best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:

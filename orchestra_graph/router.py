@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.config import get_stream_writer
 from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
@@ -20,13 +19,13 @@ from orchestra_graph.billing import describe, is_bad_request, is_transient
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
-from orchestra_graph.events import DecisionEvent
 from orchestra_graph.evidence import Evidence, evidence_for, situation_of, texts_of
 from orchestra_graph.ledger import ROUTER
 from orchestra_graph.lifecycle import begin, finish
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
+from orchestra_graph.progress import tell_decision
 from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new
@@ -221,18 +220,7 @@ class _Deciding:
                 name = f"{turn['id']}:{len(turn.get('captures', ()))}"
                 turn.setdefault("captures", []).append(name)
                 engine.run_log.journal(run_id, {"kind": "capture", "id": name, "turn": turn["id"], **capture})
-            engine.run_log.journal(run_id, {"kind": "turn", "turn": turn}, hold=True)
-        event: DecisionEvent = {
-            "type": "decision",
-            "run": run_id,
-            "turn": turn["id"],
-            "index": turn["index"],
-            "decision": turn["decision"],
-            "charges": turn["charges"],
-            "outcomes": turn["outcomes"],
-            "seconds": turn["seconds"],
-        }
-        get_stream_writer()(event)
+        tell_decision(engine, run_id, turn)
         turns = {**self._turns, turn["id"]: turn}
         answer = answer_of(turn, self._setup.catalog.terminals)
         if answer is not None:

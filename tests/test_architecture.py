@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols", "tools", "runlog", "serving"),
     ("routers", "report", "settings", "catalog_import"),
     ("engine", "workbench"),
-    ("budgeting", "evidence", "graph_state"),
+    ("budgeting", "evidence", "graph_state", "progress"),
     ("execution",),
     ("nesting",),
     ("lifecycle",),

@@ -373,9 +373,14 @@ def test_a_catalog_that_does_not_fit_is_refused(specs: list[ToolSpec], words: st
         NemotronQA(TOKENIZER).check(Catalog.of(specs))
 
 
-def test_catalogs_that_fit() -> None:
-    NemotronQA(TOKENIZER).check(CATALOG)
-    NemotronQA(TOKENIZER).check(Catalog.of([ANSWER, ToolSpec(name="wiki", kind="search", parameters=NEEDY)]))
+WITH_SEARCH = Catalog.of([ANSWER, ToolSpec(name="wiki", kind="search", parameters=NEEDY)])
+
+
+@pytest.mark.parametrize(("catalog", "functions"), [(CATALOG, 3), (WITH_SEARCH, 1)])
+def test_catalogs_that_fit_are_shown(catalog: Catalog, functions: int) -> None:
+    protocol = NemotronQA(TOKENIZER)
+    protocol.check(catalog)
+    assert len(protocol.view(Situation("?", catalog, Preferences(), Budget())).tools) == functions
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", '[{"type": "function"}]', "[1]"])

@@ -122,7 +122,11 @@ def test_a_whole_folder_passes(tmp_path: Path) -> None:
 
 
 def test_a_template_in_the_tokenizer_config_counts(tmp_path: Path) -> None:
-    check_folder(folder_of(tmp_path, "config.json", "vocab.json", template="{{ messages }}"))
+    command = folder_of(tmp_path, "config.json", "vocab.json", template="{{ messages }}")
+    check_folder(command)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ConfigError, match="has no chat template"):
+        check_folder(command)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +145,15 @@ def test_what_a_folder_lacks(tmp_path: Path, names: tuple[str, ...], says: str) 
 
 def test_flags_can_bring_what_a_folder_lacks(tmp_path: Path) -> None:
     command = folder_of(tmp_path, "config.json")
+    with pytest.raises(ConfigError, match=r"has no tokenizer.json"):
+        check_folder(command)
     check_folder(replace(command, extra=("--tokenizer", "org/m", "--chat-template", "t.jinja")))
-    check_folder(VLLMCommand(model="org/name"))
+
+
+def test_a_model_of_a_hub_is_not_looked_into() -> None:
+    command = VLLMCommand(model="org/name")
+    check_folder(command)
+    assert command.environment == {}
 
 
 def test_a_broken_tokenizer_config_has_no_template(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def test_each_version_of_the_model_has_a_folder_of_its_own(tmp_path: Path, monke
 
 
 async def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
-    await tiny.make_with("/nowhere/python", tmp_path)
+    await tiny.make_with("/nowhere/python", tmp_path)  # which there is nothing left to do for
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_without_transformers_it_is_one_line(tmp_path: Path) -> None:

@@ -204,3 +204,13 @@ async def test_a_function_that_runs_an_orchestrator_gets_the_share_that_its_line
 
     await spend([ask], "ask", catalog=Catalog.of([ToolSpec(name="ask", share=0.25)]))
     assert purse.dollars == [0.25]
+
+
+async def test_an_agent_inside_that_could_pay_nothing_says_so() -> None:
+    def stopped(state: Any) -> dict[str, Any]:
+        """As an agent with `OrchestraMiddleware` ends, which has no `answer`."""
+        words = AIMessage("The run was stopped.")
+        return {"messages": [words], "ledger": {"wall_seconds": 0.0}, "turns": {}, "stopped_by": "dollars"}
+
+    with pytest.raises(ToolError, match="The run was stopped"):
+        await Subgraph(RunnableLambda(stopped), name="agent").run(Request(args={"request": "q"}, question="q"))

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, replace
@@ -159,22 +160,22 @@ def _log(path: Path | None) -> Path:
     return Path(name)
 
 
-class _Report:
+class _Report(ABC):
     """What is told while the server runs."""
 
     every = _LINES_EVERY
 
-    def starting(self, server: Server, version: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def starting(self, server: Server, version: str) -> None: ...
 
-    def line(self, line: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def line(self, line: str) -> None: ...
 
-    def event(self, event: Event, server: Server) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def event(self, event: Event, server: Server) -> None: ...
 
-    def stopping(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def stopping(self) -> None: ...
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -130,7 +130,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             fallback=unheard(Rules()) if fallback == "rules" else fallback,
             max_malformed=max_malformed,
         )
-        models = {name: expert._model for name, expert in seated.items()}
+        models = {name: expert.model for name, expert in seated.items()}
         self._parts = Parts(engine, Portal(), models, prices, is_program=isinstance(router, ProgramRouter))
 
     # A run.

@@ -18,12 +18,13 @@ from langgraph.types import Command, Send
 from orchestra_graph.billing import describe
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.catalog import ModelSpec
-from orchestra_graph.lifecycle import MOST_CLOSERS, best_answer, closing_turn, tell_decision
+from orchestra_graph.lifecycle import MOST_CLOSERS, best_answer, closing_turn
 from orchestra_graph.middleware.parts import Parts, Step, state_of
 from orchestra_graph.middleware.seat import Seat
 from orchestra_graph.middleware.settle import CALLS, content_of, settled, tool_turn, with_charges
 from orchestra_graph.middleware.view import StepProtocol, described, name_of
 from orchestra_graph.middleware.watch import watch_here
+from orchestra_graph.progress import tell_decision, tell_outcome
 from orchestra_graph.router import CLOSING, RouterNode
 from orchestra_graph.state import OrchestratorState, RunHeader
 from orchestra_graph.text import estimate_tokens
@@ -106,7 +107,7 @@ class ModelStep:
             why = f"not sent: {line.name} costs at least ${self._least(line):.6f} here, and less is left for it"
             outcome: Outcome = {"content": why, "error": True, "unsent": True, "seconds": 0.0}
             turn["outcomes"] = {call["id"]: outcome}
-            self._parts.tell_outcome(self._run, turn["id"], call, outcome, {})
+            tell_outcome(self._parts.engine, self._run["id"], turn["id"], call, outcome, {})
             self._step.stopped_by = self._used_up()
 
     @property
@@ -178,7 +179,7 @@ class ModelStep:
         done = {message.tool_call_id for message in response.result if isinstance(message, ToolMessage)}
         if said is not None and any(call["id"] not in done for call in said.tool_calls):
             turn = tool_turn(self._run, self._all_turns, said)
-            tell_decision(self._parts.engine, self._run, turn)
+            tell_decision(self._parts.engine, self._run["id"], turn)
             turns[turn["id"]] = turn
         update: dict[str, Any] = {"turns": turns}
         if self._step.stopped_by is not None:
@@ -227,7 +228,7 @@ class ModelStep:
 
     def _add(self, turn: Turn) -> Turn:
         self._step.turns[turn["id"]] = turn
-        tell_decision(self._parts.engine, self._run, turn)
+        tell_decision(self._parts.engine, self._run["id"], turn)
         return turn
 
     def _close(self, seat: Seat, outcome: Outcome) -> None:
@@ -235,7 +236,7 @@ class ModelStep:
         self._taken = 0.0
         self._errors.clear()
         seat.turn["outcomes"] = {seat.call["id"]: outcome}
-        self._parts.tell_outcome(self._run, seat.turn["id"], seat.call, outcome, seat.charges)
+        tell_outcome(self._parts.engine, self._run["id"], seat.turn["id"], seat.call, outcome, seat.charges)
 
     def _last_words(self) -> str:
         why = self._step.stopped_by

@@ -9,18 +9,16 @@ from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage
-from langgraph.config import get_stream_writer
 
 from orchestra_graph.catalog import Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.engine import Engine
-from orchestra_graph.events import OutcomeEvent
 from orchestra_graph.meter import Meter
 from orchestra_graph.middleware.view import conversation_of
 from orchestra_graph.middleware.watch import Seen
 from orchestra_graph.portal import Portal
 from orchestra_graph.state import OrchestratorState, RunHeader
 from orchestra_graph.tools.expert import model_identity
-from orchestra_graph.turns import Call, Charge, Outcome, StoppedBy, Turn
+from orchestra_graph.turns import Charge, StoppedBy, Turn
 
 Charges = dict[str, Charge]
 
@@ -121,21 +119,6 @@ class Parts:
         if charges and self.engine.run_log is not None:
             self.engine.run_log.journal(run["id"], {"kind": "turn", "turn": {"id": turn_id, "charges": charges}})
         return charges
-
-    def tell_outcome(self, run: RunHeader, turn_id: str, call: Call, outcome: Outcome, charges: Charges) -> None:
-        """Write what a call brought into the run log, and send its event."""
-        if self.engine.run_log is not None:
-            update = {"id": turn_id, "outcomes": {call["id"]: outcome}, "charges": charges}
-            self.engine.run_log.journal(run["id"], {"kind": "turn", "turn": update}, hold=True)
-        event: OutcomeEvent = {
-            "type": "outcome",
-            "run": run["id"],
-            "turn": turn_id,
-            "call": call,
-            "outcome": outcome,
-            "charges": charges,
-        }
-        get_stream_writer()(event)
 
     def _charge(self, seen: Seen, turn_id: str) -> Charges:
         name, line = self._line_named(seen.model, seen.node)

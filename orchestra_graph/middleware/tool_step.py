@@ -20,6 +20,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.meter import Meter
 from orchestra_graph.middleware.parts import Parts
 from orchestra_graph.middleware.settle import STAMP, arguments, lost, newest, tool_turn
+from orchestra_graph.progress import tell_outcome
 from orchestra_graph.state import RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.turns import Call, Outcome, Turn
@@ -105,7 +106,7 @@ class ToolStep:
         if not isinstance(returned, ToolMessage) or returned.tool_call_id != self._asked["id"]:
             return returned
         outcome: Outcome = {"content": clean(returned.text), "error": returned.status == "error", **about}  # type: ignore[typeddict-item]
-        self._parts.tell_outcome(self._run, self._turn["id"], self._call, outcome, self._charges)
+        tell_outcome(self._parts.engine, self._run["id"], self._turn["id"], self._call, outcome, self._charges)
         stamp = {"charges": self._charges, "outcome": about}
         return returned.model_copy(update={"response_metadata": {**returned.response_metadata, STAMP: stamp}})
 

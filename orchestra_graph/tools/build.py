@@ -73,8 +73,19 @@ def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatMod
     """
     _refuse(what_is_missing({"router": spec}, environment))
     if spec.base_url is None:
-        return _chat_model(spec, environment)
+        return build_model(spec, environment)
     return ChatVLLM(model=spec.model, base_url=spec.base_url, api_key=_key(spec, environment))
+
+
+def build_model(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:
+    """The chat model of a line whose key is there; the graph retries, so it does not."""
+    return ChatOpenAI(
+        model=spec.model or "",
+        base_url=spec.base_url,
+        api_key=_key(spec, environment),
+        timeout=spec.limits.timeout,
+        max_retries=0,
+    )
 
 
 def what_is_missing(lines: Mapping[str, ModelSpec], environment: Mapping[str, str]) -> list[str]:
@@ -174,23 +185,13 @@ def _has_search(lines: Mapping[str, ModelSpec]) -> bool:
 
 def _build(line: ToolSpec, environment: Mapping[str, str], retriever: Tool | None) -> Tool:
     if line.kind == "expert":
-        model = _chat_model(line, environment)
+        model = build_model(line, environment)
         return Expert(model, name=line.name, role=line.role, retriever=retriever if line.role == "search" else None)
     if line.kind == "code":
         if "limits" not in line.model_fields_set:
             return CodeInterpreter(name=line.name)
         return CodeInterpreter(name=line.name, timeout=SANDBOX_SHARE * line.limits.timeout)
     return as_tool(_import(line))
-
-
-def _chat_model(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:
-    return ChatOpenAI(
-        model=spec.model or "",
-        base_url=spec.base_url,
-        api_key=_key(spec, environment),
-        timeout=spec.limits.timeout,
-        max_retries=0,
-    )
 
 
 def _key(spec: ModelSpec, environment: Mapping[str, str]) -> SecretStr:

@@ -96,7 +96,7 @@ class Expert(Tool):
         if role == "search" and (retriever is None or len(retriever.spec.required) != 1):
             raise ConfigError(f"expert {name!r}: role 'search' needs retriever=, a tool with one required argument")
         identity = model_identity(model)
-        self._model = model
+        self.model = model
         self._prompt = prompt or _prompt(role, identity.get("model", ""))
         self._sandbox = (sandbox or Bubblewrap()) if role == "code" else None
         self._retriever = retriever
@@ -112,7 +112,7 @@ class Expert(Tool):
         """Ask the model, then do what the role asks for with its reply."""
         shown: list[Any] = list(request.brief) or [HumanMessage(prompt_text(request))]
         messages = convert_to_messages([SystemMessage(self._prompt), *shown])
-        reply = await ask(self._model.ainvoke, messages)
+        reply = await ask(self.model.ainvoke, messages)
         text = _THOUGHT.sub("", reply.text).strip()
         if not text:
             raise ToolError("the expert's reply is empty", retryable=True)

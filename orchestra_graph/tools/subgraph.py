@@ -92,4 +92,4 @@ def _join(state: dict[str, Any], clock: float) -> None:
         meter.shift += max(0.0, state["ledger"]["wall_seconds"] - clock)
     outcomes = (outcome for turn in state["turns"].values() for outcome in turn["outcomes"].values())
     if state["stopped_by"] != "answer" and all(outcome["error"] for outcome in outcomes):
-        raise ToolError(state["answer"])
+        raise ToolError(_answer(state))
