@@ -1,4 +1,6 @@
-"""The command `orchestra`. Each command is one file of this folder.
+"""The command `orchestra`. Each command is one file of this folder; packages beside this one add theirs.
+
+A package adds commands by an entry point of the group `orchestra_graph.commands`: a function that takes the app.
 
 Exit codes: 0 done; 1 it failed, and one line says why and how to mend it; 2 the command line itself is wrong; 130
 interrupted.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from typing import Annotated
 
 import typer
@@ -40,6 +42,8 @@ app.command()(doctor)
 app.add_typer(catalog, name="catalog")
 app.add_typer(retriever, name="retriever")
 app.add_typer(runs, name="runs")
+for plugin in entry_points(group="orchestra_graph.commands"):
+    plugin.load()(app)
 
 
 def main() -> None:

@@ -1,0 +1,16 @@
+"""Commands of the training package, found by `orchestra` through the entry point group `orchestra_graph.commands`.
+
+Each command is one file of this folder and imports what is heavy (torch, trl, datasets) inside its functions.
+"""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package.
+
+    Args:
+        app: The command `orchestra`.
+    """
