@@ -16,8 +16,9 @@ from langchain_core.messages import (
 )
 
 from orchestra_graph.catalog import Catalog, Latency, Limits, Price, ToolSpec
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.protocols.base import Situation, View
+from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.protocols.conversation import (
     ANSWERED_BY,
     NO_TEXT,
@@ -372,3 +373,39 @@ def test_one_view_and_one_reply_make_a_decision() -> None:
     with pytest.raises(StopIteration) as done:
         asking.send(AIMessage("Look.", tool_calls=[{"name": "Look", "args": {}, "id": "1"}]))
     assert done.value.value["problem"]["kind"] == "unknown_tool"
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs)
+def test_a_reply_that_leads_to_a_decision_is_what_later_views_show(drawn: list[Any]) -> None:
+    turns, protocol = run_of(drawn), ConversationProtocol()
+    for n, decided in enumerate(turns):
+        led = list(protocol.replies(situation(*turns[:n]), decided["decision"]))
+        assert len(led) == (1 if decided["decision"]["calls"] else 0)
+        for view, reply in led:
+            assert view == fresh(situation(*turns[:n]))
+            later = fresh(situation(*turns[: n + 1])).messages
+            assert wire(later)[: len(view.messages) + 1] == wire([*view.messages, reply])
+
+
+@pytest.mark.parametrize("repair", [True, False])
+@given(reason=st.text("abc .", max_size=30), any_=st.none() | st.integers(-9, 9) | st.text("abc {}", max_size=10))
+def test_a_reply_leads_to_the_decision_that_it_is_made_from(repair: bool, reason: str, any_: Any) -> None:
+    at, protocol = situation(), ConversationProtocol(repair=repair)
+    calls = [call(0, 0, any=any_), call(0, 1)]
+    wanted: Decision = {"calls": calls, "reason": reason.strip(), "by": "router"}
+    ((view, reply),) = protocol.replies(at, wanted)
+    asking = protocol.decide(at)
+    assert next(asking) == view
+    with pytest.raises(StopIteration) as done:
+        asking.send(reply)
+    assert done.value.value == wanted
+
+
+def test_a_protocol_need_not_say_which_replies_lead_to_a_decision() -> None:
+    class Silent(ConversationProtocol):
+        name = "silent"
+        replies = Protocol.replies
+
+    with pytest.raises(ConfigError, match=r"protocol = 'silent': expected one that says which replies"):
+        Silent().replies(situation(), turn(0)["decision"])

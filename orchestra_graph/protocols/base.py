@@ -8,7 +8,7 @@ sends the views.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from langchain_core.messages import AIMessage, BaseMessage
 
 from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.turns import Decision, Turn
 
@@ -67,6 +68,23 @@ class Protocol(ABC):
         A protocol that knows the decision already returns it without a view: no model is asked then, and the
         decision's `by` stands.
         """
+
+    def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
+        """What `decide` yields, each view with the reply to it, where it comes to this decision's calls.
+
+        So a decision of any router can be shown to one that speaks this protocol, as an example to learn from.
+
+        Args:
+            situation: In which it was decided.
+            decision: With the calls to come to. Nothing is yielded where no reply leads to them.
+
+        Raises:
+            ConfigError: The protocol does not say.
+        """
+        raise ConfigError(
+            f"protocol = {self.name!r}: expected one that says which replies lead to a decision; "
+            "fix: name another protocol, for example conversation"
+        )
 
     def check(self, catalog: Catalog) -> None:  # noqa: B027  (most protocols can speak of any catalog)
         """Check that the protocol can speak of a catalog; called when the graph is built.

@@ -81,6 +81,11 @@ class ConversationProtocol(Protocol):
         reply = yield self.view(situation)
         return read_reply(reply, situation.catalog, situation.turn_id, repair=self.repair)
 
+    def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
+        """The reply as later views show it, so that they begin with it."""
+        if decision["calls"]:
+            yield self.view(situation), _assistant(decision, len(situation.turns))
+
     def view(self, situation: Situation) -> View:
         """What the router reads in this situation."""
         run, turns = situation.turn_id.rpartition("-")[0], list(situation.turns.values())
@@ -200,26 +205,32 @@ def _earlier(history: Sequence[BaseMessage]) -> list[BaseMessage]:
 def _turn_messages(turn: Turn, catalog: Catalog, note: str) -> list[BaseMessage]:
     """One turn as the router sees it; remarks and `note` go into its newest message."""
     decision = turn["decision"]
-    said = cut(neutralise(decision["reason"]), _REASON_SHOWN)
     if not decision["calls"]:
         problem = decision["problem"]["detail"] if "problem" in decision else "it holds no call"
-        return [AIMessage(said or NO_TEXT), HumanMessage(f"{REPLY_PROBLEM}{neutralise(problem)}{note}")]
-    ids = [f"call_{turn['index']}_{n}" for n in range(len(decision["calls"]))]
-    messages: list[BaseMessage] = [_assistant(said, decision["calls"], ids)]
-    for call, call_id in zip(decision["calls"], ids, strict=True):
-        messages.append(_result(call, call_id, turn["outcomes"].get(call["id"]), catalog))
+        return [AIMessage(_said(decision) or NO_TEXT), HumanMessage(f"{REPLY_PROBLEM}{neutralise(problem)}{note}")]
+    messages: list[BaseMessage] = [_assistant(decision, turn["index"])]
+    for n, call in enumerate(decision["calls"]):
+        messages.append(_result(call, _call_id(turn["index"], n), turn["outcomes"].get(call["id"]), catalog))
     note = "".join(_remarks(decision)) + note
     if note:
         messages[-1].content = f"{messages[-1].content}{note}"
     return messages
 
 
-def _assistant(said: str, calls: list[Call], ids: list[str]) -> AIMessage:
+def _said(decision: Decision) -> str:
+    return cut(neutralise(decision["reason"]), _REASON_SHOWN)
+
+
+def _assistant(decision: Decision, index: int) -> AIMessage:
     tool_calls = [
-        {"name": call["tool"], "args": neutralise_values(call["args"]), "id": call_id, "type": "tool_call"}
-        for call, call_id in zip(calls, ids, strict=True)
+        {"name": call["tool"], "args": neutralise_values(call["args"]), "id": _call_id(index, n), "type": "tool_call"}
+        for n, call in enumerate(decision["calls"])
     ]
-    return _like(_ASSISTANT, content=said, tool_calls=tool_calls)
+    return _like(_ASSISTANT, content=_said(decision), tool_calls=tool_calls)
+
+
+def _call_id(index: int, n: int) -> str:
+    return f"call_{index}_{n}"
 
 
 def _remarks(decision: Decision) -> Iterator[str]:
