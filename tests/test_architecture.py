@@ -41,6 +41,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Modules and packages, the lowest first. Each imports only from lower layers, and what is below itself."""
 
+WITH_EXTRA = {"orchestra_graph.routers.qwen3"}
+"""Modules that need an extra; others import them inside functions."""
+
 UPWARD = {("catalog", "catalog_file")}
 """The one import inside a function that goes up: `Catalog.from_toml`."""
 
@@ -57,13 +60,14 @@ import importlib, pkgutil, sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"torch", "vllm", "trl", "transformers", "sympy", "langchain_tavily", "faiss",
-                                   "fastapi", "uvicorn", "numpy", "tokenizers"}:
+                                   "fastapi", "uvicorn", "numpy", "tokenizers", "safetensors", "jinja2"}:
             raise AssertionError(f"{name} is imported")
 
 sys.meta_path.insert(0, Refuse())
 import orchestra_graph
 
 names = [module.name for module in pkgutil.walk_packages(orchestra_graph.__path__, "orchestra_graph.")]
+names = [name for name in names if name not in sys.argv[1:]]
 for name in names:
     importlib.import_module(name)
 print(len(names))
@@ -124,9 +128,9 @@ def test_files_are_short() -> None:
 
 
 def test_no_module_needs_a_heavy_library_or_an_extra() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL, *WITH_EXTRA], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(MODULES) - 1
+    assert int(done.stdout) == len(MODULES) - 1 - len(WITH_EXTRA)
 
 
 def test_public_names() -> None:

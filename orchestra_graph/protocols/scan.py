@@ -1,0 +1,237 @@
+"""A protocol for very small routers: the tools one by one, the cheapest first, and one word for each.
+
+For each line of the catalog the router reads one short prompt and replies with one token, `take` or `skip`. The first
+`take` is the call; a last line that is reached is called without asking. So nothing is copied out of the prompt,
+nothing needs to be constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any
+reply but the two words is a malformed turn.
+
+What a small model cannot read is written so that it can: a long number as how many digits it has, prices and times
+as ranks and shares, what is left of the budget as the calls that it pays for, a tool's name in the user's wish as
+`this tool` or `another tool`.
+
+Left out: arguments. Experts read question and evidence by themselves, so a tool that needs arguments is refused, and a
+catalog needs a tool that ends the run. What was said before the question is not shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.ledger import Spent
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.protocols.base import Protocol, Situation, View
+from orchestra_graph.text import clean, estimate_tokens, neutralise
+from orchestra_graph.turns import Decision, Outcome
+
+TAKE: Final = "take"
+SKIP: Final = "skip"
+
+TYPICAL_TOKENS: Final = (300, 100)
+"""Tokens in and out of the call by whose price lines are put in order."""
+
+_QUESTION_SHOWN: Final = 900
+_DESCRIPTION_SHOWN: Final = 280
+_RESULT_SHOWN: Final = 140
+"""Characters, for the beginning and the end together."""
+_RESULTS_SHOWN: Final = 4
+_COUNTS: Final = (0, 1, 2, 3, 4, 6, 10)
+"""What is counted in calls or turns is told as the greatest of these that it reaches."""
+
+_LONG_NUMBER: Final = re.compile(r"\d{3,}")
+_SPACES: Final = re.compile(r"\s+")
+
+
+class ScanProtocol(Protocol):
+    """Reads the catalog line by line."""
+
+    name: ClassVar[str] = "scan"
+    sampling = MappingProxyType({"max_tokens": 1})
+
+    def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
+        """A view a line, until one is taken."""
+        scan = _Scan(situation)
+        *asked, last = in_order(situation.catalog)
+        for spec in asked:
+            reply = yield scan.view(spec)
+            word = clean(reply.text).strip()
+            if word == TAKE:
+                return scan.decision(spec)
+            if word != SKIP:
+                return _malformed(word)
+        return scan.decision(last)
+
+    def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
+        """The views and words that lead to the decision; none where no words do."""
+        called = [call["tool"] for call in decision["calls"]]
+        if len(called) != 1 or called[0] not in situation.catalog.tools:
+            return
+        scan = _Scan(situation)
+        for spec in in_order(situation.catalog)[:-1]:
+            taken = spec.name == called[0]
+            yield scan.view(spec), AIMessage(TAKE if taken else SKIP)
+            if taken:
+                return
+
+    def check(self, catalog: Catalog) -> None:
+        """Every tool can be called without arguments, and one of them ends the run.
+
+        Raises:
+            ConfigError: Names the tools that cannot.
+        """
+        needing = [spec.name for spec in catalog.tools.values() if spec.required]
+        if needing:
+            raise ConfigError(
+                f"the protocol scan calls tools without arguments, which {', '.join(map(repr, needing))} "
+                "would need; make them experts, leave them out with .restrict(...), or use another protocol"
+            )
+
+
+@lru_cache(maxsize=128)
+def in_order(catalog: Catalog) -> tuple[ToolSpec, ...]:
+    """The lines in the order in which they are read: by the price of a typical call, unknown prices last."""
+    return tuple(sorted(catalog.tools.values(), key=lambda spec: (_dollars(spec), spec.latency.p50, spec.name)))
+
+
+def _dollars(spec: ToolSpec) -> float:
+    if spec.price.source == "unknown" and (spec.model or spec.kind == "expert"):
+        return math.inf
+    sent, wrote = TYPICAL_TOKENS
+    return spec.price.dollars(input_tokens=sent, output_tokens=wrote, calls=1, seconds=spec.latency.p50)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One decision's views."""
+
+    situation: Situation
+
+    def view(self, spec: ToolSpec) -> View:
+        """What the router reads about one line; all lines of a decision begin with the same text."""
+        text = f"{self._beginning}\n{self._wish(spec)}\n{self._findings(spec)}\n{self._line(spec)}"
+        messages: list[BaseMessage] = [HumanMessage(text)]
+        return View(messages, _NO_FUNCTIONS, estimate_tokens(text))
+
+    def decision(self, spec: ToolSpec) -> Decision:
+        """The call of a line, without arguments."""
+        lines = in_order(self.situation.catalog)
+        place = lines.index(spec) + 1
+        reason = f"{spec.name}: line {place} of {len(lines)} by price"
+        call_id = f"{self.situation.turn_id}-0"
+        return {"calls": [{"id": call_id, "tool": spec.name, "args": {}}], "reason": reason, "by": "router"}
+
+    @cached_property
+    def _beginning(self) -> str:
+        preferences = self.situation.preferences
+        weights = f"accuracy {_tenths(preferences.accuracy)} cost {_tenths(preferences.cost)}"
+        question = _shown(self.situation.question, _QUESTION_SHOWN)
+        return f"Task: {question}\nWeights: {weights} latency {_tenths(preferences.latency)}"
+
+    @cached_property
+    def _left(self) -> Budget:
+        """What is left; a run whose budget is used up is not asked."""
+        budget = self.situation.budget
+        return Spent.of(self.situation.turns.values()).left(budget) or Budget(dollars=0, seconds=0, turns=1)
+
+    @cached_property
+    def _results(self) -> list[tuple[str, Outcome]]:
+        """Tools and what they brought, oldest first."""
+        return [
+            (call["tool"], turn["outcomes"][call["id"]])
+            for turn in self.situation.turns.values()
+            for call in turn["decision"]["calls"]
+            if call["id"] in turn["outcomes"]
+        ]
+
+    def _wish(self, spec: ToolSpec) -> str:
+        text = _shown(self.situation.preferences.text, _QUESTION_SHOWN)
+        return f"Wish: {_anonymous(text, spec.name, self.situation.catalog)}"
+
+    def _findings(self, spec: ToolSpec) -> str:
+        results = self._results
+        lines = [f"Found: {_count(len(results))}"]
+        for tool, outcome in results[-_RESULTS_SHOWN:]:
+            whose = "this" if tool == spec.name else "other"
+            failed = " failed" if outcome["error"] else ""
+            lines.append(f"{whose}{failed}: {_shown(outcome['content'], _RESULT_SHOWN)}")
+        return "\n".join(lines)
+
+    def _line(self, spec: ToolSpec) -> str:
+        lines, left = in_order(self.situation.catalog), self._left
+        dollars, seconds = _dollars(spec), spec.latency.p50
+        dearest = max((price for line in lines if (price := _dollars(line)) < math.inf), default=0.0)
+        slowest = max(line.latency.p50 for line in lines)
+        faster = sum(line.latency.p50 < seconds for line in lines)
+        used = sum(tool == spec.name for tool, _ in self._results)
+        return (
+            f"Tool {lines.index(spec) + 1} of {len(lines)}: {_shown(spec.description, _DESCRIPTION_SHOWN)}\n"
+            f"cost {_share(dollars, dearest)} time {faster + 1} of {len(lines)} {_share(seconds, slowest)} "
+            f"{'ends' if spec.terminal else 'goes on'} used {_count(used)}\n"
+            f"pays {_calls(left.dollars, dollars)} fits {_calls(left.seconds, seconds)} turns {_count(left.turns)}\n"
+            f"{_wanted(self.situation.preferences, spec.name, {tool for tool, _ in self._results})}"
+        )
+
+
+_NO_FUNCTIONS: Final[list[dict[str, Any]]] = []
+
+
+def _malformed(word: str) -> Decision:
+    detail = f"the reply is {word[:40]!r}; expected {TAKE!r} or {SKIP!r}"
+    return {"calls": [], "reason": "", "by": "router", "problem": {"kind": "no_call", "detail": detail}}
+
+
+def _wanted(preferences: Preferences, name: str, used: set[str]) -> str:
+    """What the user's weights say of this tool, and of others that are still to be used."""
+    others = [weight for tool, weight in preferences.prefer.items() if tool != name and tool not in used]
+    prefer, avoid = preferences.prefer.get(name, 0.0), preferences.avoid.get(name, 0.0)
+    return f"prefer {_tenths(prefer)} avoid {_tenths(avoid)} others {_tenths(max(others, default=0.0))}"
+
+
+def _tenths(weight: float) -> int:
+    return round(10 * weight)
+
+
+def _count(number: float) -> str:
+    """The greatest known count that a number reaches."""
+    reached = max(count for count in _COUNTS if count <= number)
+    return f"{reached}+" if reached == _COUNTS[-1] else str(reached)
+
+
+def _calls(left: float, each: float) -> str:
+    """How many calls at a price what is left pays for."""
+    if math.isinf(left):
+        return "any"
+    return _count(left / each) if each else "any"
+
+
+def _share(part: float, whole: float) -> str:
+    """A share as the power of two it is nearest to, from 0, the whole, to 9 and less."""
+    if not whole or math.isinf(part):
+        return "unknown"
+    return str(min(9, round(-math.log2(part / whole)))) if part else "none"
+
+
+def _shown(text: str, characters: int) -> str:
+    """A text on one line, without control tokens, long numbers as their lengths, the middle cut out if it is long."""
+    text = _LONG_NUMBER.sub(lambda number: f"#{len(number[0])}", _SPACES.sub(" ", neutralise(text))).strip()
+    if len(text) <= characters:
+        return text
+    head = characters * 2 // 3
+    return f"{text[:head]} ... {text[len(text) - (characters - head) :]}"
+
+
+def _anonymous(text: str, name: str, catalog: Catalog) -> str:
+    """A wish with each tool's name replaced by what it is to the line that is read."""
+    for other in sorted(catalog.tools, key=len, reverse=True):
+        said = "this tool" if other == name else "another tool"
+        text = re.sub(rf"(?<![\w-]){re.escape(other)}(?![\w-])", said, text, flags=re.IGNORECASE)
+    return text

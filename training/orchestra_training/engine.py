@@ -1,0 +1,126 @@
+"""`TorchEngine`: the model that a trainer holds, as the engine of a `LocalRouter`.
+
+    engine = TorchEngine(model, pad=tokenizer.pad_token_id, ends=[tokenizer.eos_token_id])
+    router = LocalRouter(engine=engine, tokenizer=fast_tokenizer, chat_template=template, temperature=1.0)
+
+Requests of concurrent runs are answered in batches: while one batch is computed in a thread, the next one gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+MAX_BATCH: Final = 512
+"""Prompts that are computed at a time."""
+
+Reply = tuple[list[int], list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    prompt: Sequence[int]
+    max_tokens: int
+    temperature: float
+    reply: asyncio.Future[Reply]
+
+
+class TorchEngine:
+    """An `orchestra_graph.routers.local.Engine` around a causal language model of transformers.
+
+    Args:
+        model: On any device. Its weights may change between requests: nothing is kept of a request.
+        pad: Token that fills up shorter prompts; it is masked.
+        ends: Tokens that end a reply.
+        seed: Of the sampling.
+        max_batch: Prompts that are computed at a time.
+    """
+
+    def __init__(
+        self, model: Any, *, pad: int, ends: Sequence[int] = (), seed: int = 0, max_batch: int = MAX_BATCH
+    ) -> None:
+        self.model = model
+        self.batches = 0
+        """Forward passes so far, for measuring."""
+        self._pad = pad
+        self._ends = frozenset(ends)
+        self._max_batch = max_batch
+        self._random = torch.Generator(device=model.device).manual_seed(seed)
+        self._waiting: list[_Request] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def complete(self, prompt: Sequence[int], *, max_tokens: int, temperature: float) -> Reply:
+        """Continue a prompt, together with those of other tasks."""
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Request(prompt, max_tokens, temperature, reply))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await reply
+
+    async def _work(self) -> None:
+        """Answer what waits, batch by batch."""
+        await asyncio.sleep(0)  # let other tasks that are ready ask first
+        while self._waiting:
+            # Of about the same length, so that little is padded.
+            self._waiting.sort(key=lambda request: len(request.prompt))
+            batch, self._waiting = self._waiting[-self._max_batch :], self._waiting[: -self._max_batch]
+            try:
+                replies = await asyncio.to_thread(self._complete, batch)
+            except BaseException as error:
+                for request in batch:
+                    if not request.reply.done():
+                        request.reply.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for request, reply in zip(batch, replies, strict=True):
+                    if not request.reply.done():
+                        request.reply.set_result(reply)
+
+    def _complete(self, batch: Sequence[_Request]) -> list[Reply]:
+        with torch.no_grad():
+            return self._continue(batch)
+
+    def _continue(self, batch: Sequence[_Request]) -> list[Reply]:
+        device = self.model.device
+        longest = max(len(request.prompt) for request in batch)
+        padding = [longest - len(request.prompt) for request in batch]
+        ids = torch.tensor(
+            [[self._pad] * n + list(request.prompt) for n, request in zip(padding, batch, strict=True)], device=device
+        )
+        mask = (torch.arange(longest, device=device) >= torch.tensor(padding, device=device)[:, None]).long()
+        warmth = torch.tensor([request.temperature for request in batch], device=device)
+        replies: list[Reply] = [([], []) for _ in batch]
+        while not all(self._is_done(request, reply) for request, reply in zip(batch, replies, strict=True)):
+            self.batches += 1
+            # Nothing is cached: a router of this kind writes one token.
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=1,
+            )
+            tokens, logprobs = self._sample(out.logits[:, -1], warmth)
+            for request, reply, token, logprob in zip(batch, replies, tokens.tolist(), logprobs.tolist(), strict=True):
+                if not self._is_done(request, reply):
+                    reply[0].append(token)
+                    reply[1].append(logprob)
+            ids = torch.cat([ids, tokens[:, None]], dim=-1)
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+        return replies
+
+    def _is_done(self, request: _Request, reply: Reply) -> bool:
+        return len(reply[0]) >= request.max_tokens or bool(reply[0] and reply[0][-1] in self._ends)
+
+    def _sample(self, logits: torch.Tensor, warmth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A token a prompt and its logprob; the likeliest where the temperature is 0."""
+        scale = torch.where(warmth > 0, warmth, torch.ones_like(warmth))
+        scores = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
+        drawn = torch.multinomial(scores.exp(), 1, generator=self._random)[:, 0]
+        tokens = torch.where(warmth > 0, drawn, scores.argmax(-1))
+        return tokens, scores.gather(1, tokens[:, None])[:, 0]
