@@ -31,7 +31,15 @@ from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.progress import tell_decision, tell_outcome
-from orchestra_graph.state import CallTask, OrchestratorContext, OrchestratorState, RunHeader, answer_of, question_of
+from orchestra_graph.state import (
+    About,
+    CallTask,
+    OrchestratorContext,
+    OrchestratorState,
+    RunHeader,
+    answer_of,
+    question_of,
+)
 from orchestra_graph.text import clean, cut
 from orchestra_graph.turns import StoppedBy, Turn
 
@@ -67,8 +75,8 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
     if outer is not None:
         refuse_to_go_deeper(engine.max_depth)
         # LangGraph hands down what the run around it was given, which names another task and tools of another catalog.
-        task = given.get("task")
-        given = {"task": {"purpose": task["purpose"]}} if isinstance(task, Mapping) and "purpose" in task else {}
+        about = _given(About, given.get("task"), About())
+        given = {"task": {"purpose": about.purpose}} if "purpose" in about.model_fields_set else {}
     unknown = [key for key in given if key not in OrchestratorContext.__annotations__]
     if unknown:
         wanted = ", ".join(OrchestratorContext.__annotations__)
@@ -89,7 +97,7 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         "started": datetime.now(UTC).isoformat(),
     }
     if "task" in given:
-        run["task"] = dict(given["task"])
+        run["task"] = _given(About, given["task"], About()).model_dump(mode="json", exclude_unset=True)
     if outer is not None:
         run["parent"] = outer.call_id
     if tracing.is_on():
@@ -210,7 +218,7 @@ def _given(model: type[M], value: Any, default: M) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        name = model.__name__.lower()
+        name = "task" if model is About else model.__name__.lower()
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"the context's {name}: {problems}") from error
 

@@ -7,12 +7,29 @@ from typing import Annotated, Any, NotRequired
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langgraph.graph.message import add_messages
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.turns import Call, StoppedBy, Turn, merge_turns
+from orchestra_graph.turns import Call, Purpose, StoppedBy, Turn, merge_turns
+
+
+class About(BaseModel):
+    """What a caller may say of a run's task; other fields are kept with the task as they stand."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str | None = None
+    """Name of the task in its data set."""
+    group_id: str | None = None
+    """Rollouts of one task that are compared with each other share it."""
+    rollout: int | None = None
+    """Position in the group, counted from 0."""
+    split: str | None = None
+    purpose: Purpose = "serve"
+    seeds: dict[str, int] = Field(default_factory=dict)
 
 
 class RunHeader(TypedDict):
@@ -31,7 +48,7 @@ class RunHeader(TypedDict):
     started: str
     """ISO time, UTC."""
     task: NotRequired[dict[str, Any]]
-    """What the context says of the task: id, group, split, purpose; stored in the run log as it stands."""
+    """What the context says of the task: fields of `About`, and others."""
     parent: NotRequired[str]
     """The call of another run in which this one runs."""
     traced: NotRequired[bool]
@@ -43,8 +60,8 @@ class OrchestratorContext(TypedDict, total=False):
 
     preferences: Preferences | dict[str, Any]
     budget: Budget | dict[str, Any]
-    task: dict[str, Any]
-    """Stored in the run log as it stands: task id, group, split, purpose."""
+    task: About | dict[str, Any]
+    """What the run log says of the task beside its question."""
 
 
 class OrchestratorInput(TypedDict):

@@ -13,6 +13,8 @@ from typing_extensions import TypedDict
 
 TurnBy = Literal["router", "fallback", "closing", "expert"]
 StoppedBy = Literal["answer", "dollars", "seconds", "turns", "router"]
+Purpose = Literal["train", "evaluate", "serve"]
+"""What a run is for."""
 ChargeStatus = Literal["paid", "failed", "uncertain", "cached"]
 ProblemKind = Literal[
     "no_call", "unknown_tool", "bad_arguments", "too_many_calls", "truncated", "unreadable", "router_error"

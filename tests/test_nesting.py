@@ -218,7 +218,7 @@ async def test_a_nested_graph_with_a_log_of_its_own_writes_a_line_that_names_its
     assert line.parent == first_call(run)
     assert nested.captures[nested.turns[0]["captures"][0]].token_ids
     # The logprobs of a constrained router would be of no use, and the task of the run around is not this one's.
-    assert (nested.task.id, nested.task.model_extra, nested.constraint) == (None, {"purpose": "train"}, None)
+    assert (nested.task.id, nested.task.model_extra, nested.purpose, nested.constraint) == (None, {}, "train", None)
 
 
 async def test_a_nested_run_that_waited_for_a_person_is_there_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from orchestra_graph.journal import lost
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_run, read_runs
+from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.runlog.repair import repair
 from tests.runs import NAMES, capture, read, spools, tear, trajectory, turn
 
@@ -27,6 +28,9 @@ from tests.runs import NAMES, capture, read, spools, tear, trajectory, turn
 @pytest.fixture(params=NAMES)
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / str(request.param)
+
+
+ruling = Verdict(outcome=1.0, by="exact", reason="the same text")
 
 
 # Writing and reading
@@ -103,6 +107,39 @@ def test_the_last_line_of_a_run_wins(path: Path) -> None:
     assert [(run.run_id, run.answer) for run in runs] == [("b", "2"), ("a", "3")]
     assert (report.lines, report.superseded) == (3, 1)
     assert read_run(path, "a").answer == "3"
+
+
+def test_a_verdict_is_a_line_of_its_own_that_adds_to_the_run(path: Path) -> None:
+    log = RunLog(path)
+    for id in "abc":
+        log.finish(id, trajectory(verdict={"outcome": 0.5, "by": "first"} if id == "b" else None))
+    size = path.stat().st_size
+    log.judge("b", Verdict(outcome=0.0, by="second"))
+    log.judge("b", ruling)
+    assert path.stat().st_size - size < 400
+    log.judge("a", ruling)
+    log.finish("a", trajectory(answer="later"))  # it went on: whether it is solved now nobody has said
+    log.judge("d", ruling)
+    runs, report = read(path)
+    assert {run.run_id: (run.verdict, run.answer) for run in runs} == {
+        "a": (None, "later"),
+        "b": (ruling, "2"),
+        "c": (None, "2"),
+    }
+    assert (report.lines, report.runs, report.superseded, report.verdicts) == (8, 3, 2, 3)
+    assert dict(report.faults) == {"alone": 1}
+    assert report.problems == [f"{path}:8: alone: a verdict of a run that the log does not have"]
+    assert read_run(path, "b").verdict == ruling
+
+
+def test_a_verdict_stays_with_a_run_whose_newest_line_is_torn(path: Path) -> None:
+    log = RunLog(path)
+    log.finish("a", trajectory())
+    log.judge("a", ruling)
+    log.judge("a", Verdict(outcome=0.0, by="torn"))
+    tear(path)
+    [run], report = read(path)
+    assert (run.verdict, report.faults["torn"]) == (ruling, 1)
 
 
 def test_an_unknown_run_and_a_missing_log_are_one_clear_error(path: Path) -> None:

@@ -85,7 +85,7 @@ async def _show(output: Console, bench: Workbench, tasks: Sequence[Task]) -> Non
             show_event(output, event)
             turns += event["type"] == "decision"
             if event["type"] == "answer":
-                figures = await run.figures(event["answer"], event["ledger"], turns)
+                figures = await run.figures(event, turns)
                 output.print(Text("        solved", "green") if figures.solved else Text("        not solved", "red"))
         output.print()
 

@@ -15,6 +15,9 @@ Records are dictionaries with a `kind`:
     waiting   {}: the run waits for a person; `repair` leaves it alone
     error     {"error": text}: the run failed
 
+Who judges a run after its end appends a line of its own, `{"version", "run_id", "verdict"}`, which readers add to the
+run's: `RunLog.judge`.
+
 The log is a plain file; a machine that is switched off may lose its last lines. Works where `flock` does.
 """
 
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.journal import best_known, lost
@@ -30,6 +33,9 @@ from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, dump
 from orchestra_graph.runlog.files import COMPRESSED, Appender
 from orchestra_graph.runlog.spool import Journal, Record, Spool, spool_folder
 from orchestra_graph.turns import Charge, Turn
+
+if TYPE_CHECKING:
+    from orchestra_graph.runlog.record import Verdict
 
 
 class RunLog:
@@ -112,6 +118,22 @@ class RunLog:
         self._spool.remove(run_id)
         return captures
 
+    def judge(self, run_id: str, verdict: Verdict) -> None:
+        """Say whether a run that has ended solved its task; of several verdicts readers take the last.
+
+        A line of a few bytes: the run's own is neither read nor written again. A run that goes on afterwards is to be
+        judged again.
+
+        Args:
+            run_id: A run whose line is in the log.
+            verdict: Who says so is in it.
+
+        Raises:
+            RunLogError: It could not be written.
+        """
+        record = {"version": TRAJECTORY_VERSION, "run_id": run_id, "verdict": verdict.model_dump(mode="json")}
+        append(self._lines, record)
+
     def _captures(self, run_id: str, named: list[str]) -> dict[str, Record]:
         captures = captures_of(self._spool.read(run_id))
         if not all(id in captures for id in named):  # the run's line was written before
@@ -157,7 +179,16 @@ def write_run(log: Appender, run_id: str, trajectory: Mapping[str, Any], capture
     """
     # Version and run id come first: readers find them without decoding the line.
     head = {"version": TRAJECTORY_VERSION, "run_id": run_id}
+    append(log, {**head, **trajectory, **head, "captures": captures})
+
+
+def append(log: Appender, record: Mapping[str, Any]) -> None:
+    """Append one record as a line.
+
+    Raises:
+        RunLogError: It could not be written.
+    """
     try:
-        log.append(dump({**head, **trajectory, **head, "captures": captures}))
+        log.append(dump(record))
     except OSError as error:
         raise RunLogError(f"{log.path}: cannot be written: {error.strerror}") from error

@@ -1,8 +1,8 @@
 """Reads run logs, plain or compressed, also while they are written.
 
-Only the last line of a run id counts. The first pass notes where lines begin, the second decodes one at a time, so
-memory does not grow with the length of lines. A line that cannot be read is reported with its place and reason, and the
-line of the same run before it stands in for it.
+Only the last line of a run id counts, with the verdict of a later line that only judges the run. The first pass notes
+where lines begin, the second decodes one at a time, so memory does not grow with the length of lines. A line that
+cannot be read is reported with its place and reason, and the line of the same run before it stands in for it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, load
 from orchestra_graph.runlog.files import COMPRESSED, Line, lines, read_line, size_between_writes
-from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.record import Trajectory, Verdict
 from orchestra_graph.runlog.spool import spool_folder
 
 _LOGGER = logging.getLogger(__name__)
 _HEAD = re.compile(rb'\{"version":(\d+),"run_id":"([^"\\]+)",')
 
-Fault = Literal["torn", "foreign", "version", "invalid"]
-"""Cut short or no JSON; JSON of something else; another format version; a run with a wrong field."""
+Fault = Literal["torn", "foreign", "version", "invalid", "alone"]
+"""Cut short or no JSON; JSON of something else; another format version; a run with a wrong field; a verdict of a run
+that has no line before it."""
 
 
 @dataclass(slots=True)
@@ -38,6 +39,8 @@ class ReadReport:
     runs: int = 0
     superseded: int = 0
     """Earlier lines of runs that have a later one."""
+    verdicts: int = 0
+    """Lines that only judge a run; the last one of a run is its verdict."""
     faults: Counter[Fault] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     """One text a line that could not be read: file, line number, reason."""
@@ -56,6 +59,14 @@ class _UnreadableError(Exception):
 
 _Place = tuple[int, int]
 """Offset and number of a line."""
+
+
+class _Judged(BaseModel):
+    """What a line holds that only judges a run."""
+
+    version: int
+    run_id: str
+    verdict: Verdict
 
 
 def read_runs(path: str | Path, *, report: ReadReport | None = None) -> Iterator[Trajectory]:
@@ -166,22 +177,33 @@ def _decode(data: bytes) -> object:
 
 
 def _last_readable(path: Path, file: BinaryIO, places: list[_Place], report: ReadReport) -> Trajectory | None:
+    """The run as its last line that can be read tells it, with the newest verdict after that line."""
+    verdict: Verdict | None = None
     for position, (offset, number) in reversed(list(enumerate(places))):
         data = read_line(file, offset, compressed=path.suffix == COMPRESSED)
         try:
-            run = _trajectory(data)
+            found = _content(data)
         except _UnreadableError as error:
             report.add(path, number, error.fault, str(error))
-        else:
+            continue
+        if isinstance(found, Trajectory):
             report.superseded += position
-            return run
+            return found if verdict is None else found.model_copy(update={"verdict": verdict})
+        report.verdicts += 1
+        verdict = verdict or found
+    if verdict is not None:
+        report.add(path, places[-1][1], "alone", "a verdict of a run that the log does not have")
     return None
 
 
-def _trajectory(data: bytes) -> Trajectory:
+def _content(data: bytes) -> Trajectory | Verdict:
+    """The run of a line, or the verdict of one that only judges."""
+    record = _decode(data)
+    model = _Judged if isinstance(record, dict) and record.keys() == _Judged.model_fields.keys() else Trajectory
     try:
-        return Trajectory.model_validate(_decode(data))
+        content = model.model_validate(record)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field_name = ".".join(str(part) for part in first["loc"])
         raise _UnreadableError("invalid", f"{field_name} = {str(first['input'])[:60]!r}: {first['msg']}") from error
+    return content.verdict if isinstance(content, _Judged) else content

@@ -16,9 +16,8 @@ from orchestra_graph.catalog import Catalog
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION
-from orchestra_graph.turns import StoppedBy, Turn
+from orchestra_graph.turns import Purpose, StoppedBy, Turn
 
-Purpose = Literal["train", "evaluate", "serve"]
 Ended = Literal["answered", "failed", "abandoned"]
 
 
