@@ -210,8 +210,8 @@ def _rotation(places: NDArray[np.int64], head_dim: int, theta: float) -> tuple[A
 def _turned(values: Array, cos: Array, sin: Array) -> Array:
     """Rotary position embedding."""
     half = values.shape[-1] // 2
-    turned: Array = values * cos + np.concatenate([-values[..., half:], values[..., :half]], axis=-1) * sin
-    return turned
+    turned: Any = values * cos + np.concatenate([-values[..., half:], values[..., :half]], axis=-1) * sin
+    return np.asarray(turned, np.float32)
 
 
 def _attend(query: Array, key: Array, value: Array, before: int) -> Array:
@@ -221,5 +221,6 @@ def _attend(query: Array, key: Array, value: Array, before: int) -> Array:
     scores = grouped @ key[:, None].swapaxes(-1, -2) / np.float32(np.sqrt(dim))
     scores = np.where(np.tri(new, before + new, before, dtype=bool), scores, np.float32(-np.inf))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed: Array = weights / weights.sum(-1, keepdims=True) @ value[:, None]
-    return mixed.reshape(heads, new, dim).transpose(1, 0, 2).reshape(new, heads * dim)
+    mixed: Any = weights / weights.sum(-1, keepdims=True) @ value[:, None]
+    shaped: Array = mixed.reshape(heads, new, dim).transpose(1, 0, 2).reshape(new, heads * dim)
+    return shaped

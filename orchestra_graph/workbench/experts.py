@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -113,7 +113,7 @@ class Answerer(Program):
             return _LOST
         family, problem = found
         if self.skill.quotes and family.code(problem) is not None:
-            output = _last_output(prompt)
+            output = last_output(prompt.evidence)
             if output is not None:
                 return f"The program in the evidence printed the result.\n<answer>{output}</answer>"
         if family.name not in self.skill.limits:
@@ -197,7 +197,7 @@ def modelled_seconds(latency: Latency, text: str) -> float:
     return latency.p50 * math.exp(math.log(latency.p95 / latency.p50) * NormalDist().inv_cdf(share) / _Z95)
 
 
-def _last_output(prompt: Prompt) -> str | None:
+def last_output(evidence: Sequence[str]) -> str | None:
     """What the last program in the evidence printed; None if there is none or it failed."""
-    outputs = [output for text in prompt.evidence for output in _OUTPUT.findall(text)]
+    outputs = [output for text in evidence for output in _OUTPUT.findall(text)]
     return outputs[-1] if outputs and "[exit code" not in outputs[-1] else None

@@ -1,7 +1,7 @@
 """The oracle: knows every expert's true limits, and finds the plan that solves a question at the least cost.
 
-A bound on what routing can reach, and a teacher for a router's first lessons. It reads the question as experts do; it
-does not see the right answer.
+A bound on what routing can reach, and a teacher for a router's first lessons: wherever a run stands, also after calls
+that no plan holds, it knows what is left to do. It reads the question as experts do; it does not see the right answer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from orchestra_graph.protocols.table import Line
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 from orchestra_graph.routers.programs import give_up
 from orchestra_graph.text import estimate_tokens
+from orchestra_graph.workbench.experts import last_output
 from orchestra_graph.workbench.skills import SKILLS
 from orchestra_graph.workbench.tasks import read, within
+from orchestra_graph.workbench.tasks.records import changes_made
 
 Plan = tuple[str, ...]
 """Experts to call, in order, by the names of `SKILLS`."""
@@ -32,6 +34,15 @@ REPLY_TOKENS = {"programming": 220, "calculus": 40}
 """What an expert writes, by family; about 25 for others."""
 EVIDENCE_TOKENS = {"search": 155, "runner": 40}
 """What a call adds to the evidence; about 20 for others."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call that brought a result."""
+
+    expert: str
+    """By the names of `SKILLS`."""
+    content: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,30 @@ def solutions(question: str) -> list[Plan]:
     return plans
 
 
+def steps_left(steps: Plan, question: str, done: Sequence[Step]) -> Plan:
+    """What of a plan is still to be done after other calls, whoever made them.
+
+    Args:
+        steps: One of `solutions`.
+        question: Text of the task.
+        done: Calls that brought a result.
+    """
+    found = read(question)
+    if found is None:
+        return steps
+    sizes = found[0].sizes(found[1])
+    searches = sum(step.expert == "search" for step in done)
+    documents = steps.count("search")
+    left = steps[min(searches, documents) :]
+    if left[0] == "runner" and last_output([step.content for step in done]) is not None:
+        left = left[1:]
+    if "changes" in sizes:
+        made = max((changes_made(step.content) for step in done), default=0)
+        per_call = SKILLS[left[-1]].limits["records"].get("per_call", sizes["changes"])
+        left = left[: math.ceil((sizes["changes"] - made) / per_call)]
+    return left
+
+
 def plan(
     question: str,
     catalog: Catalog,
@@ -86,19 +121,25 @@ def plan(
 
 
 def choose_plan(
-    question: str, offers: Mapping[str, Offer], identity: Mapping[str, str], preferences: Preferences
+    question: str,
+    offers: Mapping[str, Offer],
+    identity: Mapping[str, str],
+    preferences: Preferences,
+    done: Sequence[Step] = (),
 ) -> list[str] | None:
-    """As `plan`, with the tools as offers by name."""
+    """As `plan`, with the tools as offers by name, and of each plan what is left after the calls in `done`."""
     names = {identity.get(name, name): name for name in offers}
-    plans = [p for p in solutions(question) if all(expert in names for expert in p)]
+    whole = [p for p in solutions(question) if all(expert in names for expert in p)]
+    plans = [left for p in whole if (left := steps_left(p, question, done))]
     found = read(question)
     if found is None or not plans:
         return None
+    used = [names[step.expert] for step in done if step.expert in names]
     costs = [_estimate(question, found[0].name, p, [offers[names[expert]] for expert in p]) for p in plans]
     dollars, seconds = _normalised([c[0] for c in costs]), _normalised([c[1] for c in costs])
     calls = [[names[expert] for expert in p] for p in plans]
     losses = [
-        preferences.cost * d + preferences.latency * s - _wishes(c, preferences)
+        preferences.cost * d + preferences.latency * s - _wishes([*used, *c], preferences)
         for d, s, c in zip(dollars, seconds, calls, strict=True)
     ]
     # On equal terms the cheaper plan wins, then the one listed first.
@@ -114,11 +155,11 @@ class Oracle(ProgramRouter):
     def choose(self, scene: Scene) -> Choice:
         """The next call of the plan; one that failed is repeated, up to three times in a run."""
         offers = {line.name: Offer(_price(line), line.seconds) for line in scene.lines}
-        steps = choose_plan(scene.question, offers, self.identity, scene.preferences) or []
-        done = sum(not past.error for past in scene.past)
-        if done >= len(steps) or len(scene.past) - done > RETRIES:
+        done = [Step(self.identity.get(past.tool, past.tool), past.content) for past in scene.past if not past.error]
+        steps = choose_plan(scene.question, offers, self.identity, scene.preferences, done)
+        if not steps or len(scene.past) - len(done) > RETRIES:
             return give_up(scene)
-        return Choice(steps[done], f"step {done + 1} of {len(steps)}: {' -> '.join(steps)}")
+        return Choice(steps[0], f"left to do: {' -> '.join(steps)}")
 
 
 def _estimate(question: str, family: str, steps: Plan, offers: Sequence[Offer]) -> tuple[float, float]:

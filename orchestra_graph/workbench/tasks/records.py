@@ -204,7 +204,7 @@ class Records(Family[Changes]):
             return Working("I have no access to the customer records.")
         if self.sizes(problem)["sweeps"] > limits["sweeps"]:
             return Working("This concerns all records that meet a condition. I only change single records.")
-        start = max((int(n) for text in desk.evidence for n in _DONE.findall(text)), default=0)
+        start = max(map(changes_made, desk.evidence), default=0)
         end = min(len(problem), start + limits["per_call"])
         for change in problem[start : min(end, limits["changes"])]:
             desk.database.execute(change.statements())
@@ -220,6 +220,11 @@ class Records(Family[Changes]):
         gold = Database(world.seed)
         make(problem, gold)
         return world.database.content() == gold.content()
+
+
+def changes_made(text: str) -> int:
+    """How many changes a result says are done; 0 where it says nothing of changes."""
+    return max(map(int, _DONE.findall(text)), default=0)
 
 
 def make(changes: Sequence[Change], database: Database) -> None:
