@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
 
 BENCH = Workbench()
 N = 150
+HELD_OUT_DIGEST = "58eda5441e048fb181c75f079928b383ca0da8b52a6e6691296eeaa9ae4a648a"
 
 
 def episodes(split: Split) -> list[Episode]:
@@ -89,12 +91,30 @@ def test_descriptions_and_wishes_of_the_splits_are_disjoint() -> None:
         s: {t.description for e in episodes(s) for t in e.catalog.tools.values()} for s in SPLITS
     }
     assert described["train"].isdisjoint(described["held_out"])
+    assert described["held_out"] == {text for phrases in DESCRIPTIONS.values() for text in phrases.held_out}
     for split in SPLITS:
-        assert described[split] <= {text for phrases in DESCRIPTIONS.values() for text in phrases.of(split)}
         wishes = [e.preferences.text for e in episodes(split) if e.preferences.text]
         assert len(wishes) > N / 2
         known = [pattern_of(text) for phrases in preference_phrases() for text in phrases.of(split)]
         assert all(any(pattern.match(text) for pattern in known) for text in wishes)
+
+
+def test_held_out_texts_stay_as_they_are_whatever_is_added_for_training() -> None:
+    task, episode = BENCH.tasks("held_out", 1)[0], BENCH.sample(0, 2, split="held_out")
+    assert (task.id, task.question) == (
+        "arithmetic/held_out/1/651472813",
+        "Could you tell me what 85 - (61 * 64) comes to?",
+    )
+    assert (
+        episode.task.question
+        == "Could you derive the signed area under y = 5*x**3 + 3*x**2 - 5*x - 7 between x = 3 and x = 4 for me?"
+    )
+    assert episode.preferences.text == "Get this right, no matter the effort."
+    texts = [task.question for task in BENCH.tasks("held_out", 70)]
+    for episode in episodes("held_out")[:70]:
+        described = (tool.description for tool in episode.catalog.tools.values())
+        texts += [episode.task.question, episode.preferences.text, *described]
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest() == HELD_OUT_DIGEST
 
 
 def test_preferences_fit_their_catalog_and_their_text() -> None:

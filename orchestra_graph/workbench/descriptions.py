@@ -1,118 +1,176 @@
-"""Other ways to describe each expert, for `Workbench.sample`; the fixed catalog has its own in TOML."""
+"""Other ways to describe each expert, for `Workbench.sample`; the fixed catalog has its own in TOML.
+
+A train description is one of the hand-written `blurbs`, or put together from the `vocabulary`: a role, some skills,
+perhaps limits and a note, in one of the layouts below. Held-out descriptions are all hand-written, and share no run of
+five words with a train one, so that success on them means that a policy reads for meaning.
+"""
 
 from __future__ import annotations
 
-from orchestra_graph.workbench.wording import Phrases
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
 
-DESCRIPTIONS: dict[str, Phrases] = {
-    "large": Phrases(
-        train=(
-            "The strongest generalist: mathematics, code, records and, given documents, facts. Fails beyond 16 digits, "
-            "five program steps or two facts in a chain.",
-            "A frontier model for hard questions of every sort: any calculus, tricky algorithms, up to four record "
-            "changes. Loses track of very long numbers and instructions.",
-            "Top-tier all-rounder. Does demanding maths, writes code, reads documents, changes records. Gives up on "
-            "large factorizations and four unknowns.",
-        ),
+from orchestra_graph.workbench.blurbs import BLURBS
+from orchestra_graph.workbench.vocabulary import PARTS, Parts
+from orchestra_graph.workbench.wording import Phrases, Split
+
+HAND_WRITTEN = 0.35
+"""Share of train descriptions that are whole blurbs."""
+NOTED = 0.6
+"""Share of the others that end with a note."""
+
+_WITH_LIMITS = (
+    "{role}. {skills}. Not for {limits}.",
+    "{role} for {skills}. Leave {limits} to others.",
+    "{role}: {skills}. Out of scope: {limits}.",
+    "{role}. Good at {skills}. Bad at {limits}.",
+    "Strengths: {skills}. Weaknesses: {limits}. {role}.",
+    "I am {a_role}. Ask me for {skills}, but not for {limits}.",
+    "{skills}: that is what this {role} does. It is no use for {limits}.",
+    "{role}. Use it for {skills}. Avoid it for {limits}.",
+    "{a_role} that can be trusted with {skills} and that fails at {limits}.",
+    "{role}. Pros: {skills}. Cons: {limits}.",
+    "{role} | does {skills} | does not do {limits}",
+    "Do not send it {limits}. What it can do: {skills}. {role}.",
+    "Meet your new {role}! It takes on {skills}. Just keep {limits} away from it.",
+    "This {role} is recommended for {skills} and unsuited to {limits}.",
+    "{role}. Capabilities - {skills}. Limitations - {limits}.",
+    "We built {a_role}. It covers {skills}. It does not cover {limits}.",
+    "{a_role}. What for? {skills}. What not? {limits}.",
+    "Wrong place for {limits}. This is {a_role} for {skills}.",
+)
+_WITHOUT_LIMITS = (
+    "{role} for {skills}.",
+    "{role}: {skills}.",
+    "{skills} ({role}).",
+    "{role}. Specialities: {skills}.",
+    "Your {role}, whenever you need {skills}.",
+    "I am {a_role} and I am glad to help with {skills}.",
+    "Call this {role} for {skills}.",
+    "{skills}, done by {a_role}.",
+    "{a_role} whose work is {skills}.",
+    "{a_role} that offers {skills}.",
+    "{role} - {skills}",
+    "Topics: {skills}. Type: {role}.",
+)
+_ANDS = (", {} and ", ", {}, and ", "; {}; ", ", {}, ", " / {} / ", ", {} as well as ")
+_ORS = (", {} or ", ", {}, or ", "; {}; ", ", {}, ", " / {} / ")
+_START = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
+
+
+@dataclass(frozen=True)
+class Description(Phrases):
+    """Ways to describe one expert; `train` are the blurbs."""
+
+    parts: Parts
+
+    def draw(self, rng: Random, split: Split, **slots: object) -> str:
+        """A text of the split, for train often a new one; there are no slots."""
+        if split == "train" and rng.random() >= HAND_WRITTEN:
+            return assemble(self.parts, rng)
+        return super().draw(rng, split, **slots)
+
+
+def assemble(parts: Parts, rng: Random) -> str:
+    """Put a description together."""
+    limited = rng.random() < 0.6
+    role = rng.choice(parts.roles)
+    text = rng.choice(_WITH_LIMITS if limited else _WITHOUT_LIMITS).format(
+        role=role,
+        a_role=f"{'an' if role[0].lower() in 'aeiou' else 'a'} {role}",
+        skills=_some(parts.skills, _ANDS, rng, most=5),
+        limits=_some(parts.limits, _ORS, rng, most=3),
+    )
+    if rng.random() < NOTED:
+        note = rng.choice(parts.notes)
+        text = f"{note} {text}" if rng.random() < 0.25 else f"{text.rstrip('.')}. {note}"
+    return _START.sub(lambda match: match[0].upper(), text)
+
+
+def _some(things: Sequence[Sequence[str]], joins: Sequence[str], rng: Random, *, most: int) -> str:
+    """Some of the things in random order, each in one of its wordings, as a list within a sentence."""
+    chosen = rng.sample(things, rng.randint(min(2, len(things)), min(most, len(things))))
+    *first, last = (rng.choice(wordings) for wordings in chosen)
+    between, _, before_last = rng.choice(joins).partition("{}")
+    return before_last.join((between.join(first), last)) if first else last
+
+
+DESCRIPTIONS: dict[str, Description] = {
+    "large": Description(
+        train=BLURBS["large"],
         held_out=(
             "Big flagship model that is good at nearly everything, second derivatives included. Very long numbers, "
             "many-step jobs and facts without sources are beyond it.",
             "Broad expert of the highest class. Trust it with hard single problems, not with twenty-digit products or "
             "five record changes.",
         ),
+        parts=PARTS["large"],
     ),
-    "small": Phrases(
-        train=(
-            "A small generalist for easy questions: six digits, one unknown, short scripts, one fact from a document. "
-            "States what a program printed.",
-            "Tiny all-purpose model. Fine for simple requests and for reading off results; wrong on anything long.",
-            "Lightweight assistant: short sums, two- or three-step programs, single facts. Repeats a program's output.",
-        ),
+    "small": Description(
+        train=BLURBS["small"],
         held_out=(
             "Compact model with little depth: easy maths, easy code, one hop of reading. Good at stating a result that "
             "lies in the evidence.",
             "Entry-level generalist. Ask it simple things only, or let it report the output of code that was run.",
         ),
+        parts=PARTS["small"],
     ),
-    "math": Phrases(
-        train=(
-            "Mathematics specialist: sums to 24 digits, equations and systems, calculus up to integration by parts, "
-            "large factors. Nothing else.",
-            "Solves equations, derivatives, integrals, primes and remainders. Knows no facts and writes no code.",
-            "A model trained on mathematics. Exact with long numbers and four unknowns; second derivatives of long "
-            "products are too much.",
-        ),
+    "math": Description(
+        train=BLURBS["math"],
         held_out=(
             "Expert for formulas: algebra, calculus, number theory, long-hand arithmetic. Declines every other field.",
             "A mathematician. Give it equations, integrals, factorizations or sums, and nothing else.",
         ),
+        parts=PARTS["math"],
     ),
-    "coder": Phrases(
-        train=(
-            "Programming specialist: writes Python functions, advanced algorithms and long step lists included.",
-            "Code model. Implements whatever function is described, up to eight steps. Does no other work.",
-            "Writes correct Python from a description. Declines questions that do not ask for code.",
-        ),
+    "coder": Description(
+        train=BLURBS["coder"],
         held_out=(
             "A software engineer for single functions, from simple filters to dynamic programming. Only for code.",
             "Turns a specification into a Python function, however many steps it has.",
         ),
+        parts=PARTS["coder"],
     ),
-    "runner": Phrases(
-        train=(
-            "Writes a Python program for a calculation and runs it: numbers of any length, equations, factors. The "
-            "output joins the evidence; somebody has to state the answer.",
-            "Code runner for arithmetic, algebra and number theory. Shows what was printed and does not end the run.",
-            "Calculates by program in a sandbox, without rounding. Follow it with an expert that reads off the result.",
-        ),
+    "runner": Description(
+        train=BLURBS["runner"],
         held_out=(
             "Computes by executing code: sums, equations, primes. Brings the printed result as evidence only.",
             "A calculator that programs itself. Exact, but a generalist or mathematician must give the final answer.",
         ),
+        parts=PARTS["runner"],
     ),
-    "reader": Phrases(
-        train=(
-            "Reads the documents found so far and joins up to three facts. Cannot search, and knows nothing by itself.",
-            "Reading specialist for look-ups: answers from documents in the evidence, over several hops.",
-            "Answers questions of fact once the right documents have been found, one for each hop.",
-        ),
+    "reader": Description(
+        train=BLURBS["reader"],
         held_out=(
             "Extracts and connects facts from retrieved text, chains of three included. Without text it is at a loss.",
             "A careful reader. Put the documents before it and it follows the trail to the answer.",
         ),
+        parts=PARTS["reader"],
     ),
-    "search": Phrases(
-        train=(
-            "Searches the knowledge base for the next document that the question needs. One call a hop; ends nothing.",
-            "Finds documents about people, places and companies, going by what the evidence tells already.",
-            "Document search. Call it again for each further link of a chain of facts.",
-        ),
+    "search": Description(
+        train=BLURBS["search"],
         held_out=(
             "Retrieves background documents, three at a time, following the trail by one step with every call.",
             "Opens the only way to the facts of the knowledge base: looks up what is still missing.",
         ),
+        parts=PARTS["search"],
     ),
-    "clerk": Phrases(
-        train=(
-            "Records clerk: changes single customers and orders, two changes a call; call again for the rest. No rules "
-            "over many records.",
-            "Carries out simple record requests in the customer database, two at a time, and reports how far it is.",
-            "Front desk for customer data. Edits one record after the other; declines conditions on all customers.",
-        ),
+    "clerk": Description(
+        train=BLURBS["clerk"],
         held_out=(
             "Makes individual edits in the customer database, a pair with each call. No 'every customer who' requests.",
             "Office assistant for single changes of customers and orders; call it anew after every second change.",
         ),
+        parts=PARTS["clerk"],
     ),
-    "analyst": Phrases(
-        train=(
-            "Database analyst: changes customer records by SQL, whole groups by condition included, all in one call.",
-            "Carries out long and conditional requests on customers and orders at once.",
-            "Records specialist for bulk changes: all customers of a city, all open orders, any number of steps.",
-        ),
+    "analyst": Description(
+        train=BLURBS["analyst"],
         held_out=(
             "Senior database worker. Any number of record changes in one go, also for all that meet a condition.",
             "Writes and runs SQL on customers and orders; suited for requests about many records.",
         ),
+        parts=PARTS["analyst"],
     ),
 }

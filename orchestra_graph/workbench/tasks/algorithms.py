@@ -298,7 +298,7 @@ FINALS: tuple[Algorithm, ...] = (
         2,
         longest_run,
         _says(
-            "return the length of the longest run of equal neighbours",
+            "return how many equal neighbours the longest run has",
             "return how long the longest block of one value is",
             held_out="give back the length of the longest streak of the same value",
         ),
@@ -317,7 +317,7 @@ FINALS: tuple[Algorithm, ...] = (
         4,
         longest_rising,
         _says(
-            "return the length of the longest strictly increasing subsequence",
+            "return the longest strictly increasing subsequence's length",
             "return how many numbers the longest strictly rising subsequence has",
             held_out="give back the size of the largest strictly growing selection in order",
         ),

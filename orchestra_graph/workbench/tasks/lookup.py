@@ -40,7 +40,7 @@ class Lookup(Family[Chain]):
         train=(
             "What is {ask}?",
             "Find out {ask}.",
-            "I am looking for {ask}.",
+            "I want to know {ask}.",
             "Name {ask}.",
             "Please look up {ask}.",
         ),

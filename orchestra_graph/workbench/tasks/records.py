@@ -105,7 +105,7 @@ KINDS: dict[str, Kind] = {
         Phrases(
             (
                 "credit every customer in {city} on the {plan} plan with {value}",
-                "add {value} to the credit of all {plan} customers in {city}",
+                "add {value} to the credit of each customer in {city} whose plan is {plan}",
             ),
             ("all {plan} customers in {city} get a credit of {value}",),
         ),
