@@ -24,9 +24,11 @@ from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.served import Served
 from orchestra_graph.state import About, RunHeader
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge, Turn
+from orchestra_graph.vllm import ChatVLLM
 
 MAX_DEPTH: Final = 8
 """Orchestrators inside each other, unless a graph says otherwise."""
@@ -178,12 +180,26 @@ class Engine:
             "catalog_hash": run["catalog_hash"],
             "preferences": run["preferences"],
             "budget": run["budget"],
-            "policy": {"name": self.policy_name},
+            **self._served,
             "protocol": self.protocol.name,
             "constraint": self.constraint_of(run),
             "versions": versions(),
             **({"parent": run["parent"]} if "parent" in run else {}),
         }
+
+    @property
+    def _served(self) -> dict[str, Any]:
+        """What is known of the router as it is served; the log leaves out what is not."""
+        policy: dict[str, Any] = {"name": self.policy_name}
+        sampling = dict(self.protocol.sampling)
+        if isinstance(self.router, ChatVLLM):
+            sampling = self.router.sampling(sampling)
+        served = getattr(self.router, "served", None)
+        if not isinstance(served, Served):
+            return {"policy": policy, "sampling": sampling}
+        known = served.model_dump(mode="json", exclude_none=True)
+        policy |= {key: known.pop(key) for key in ("weights_hash", "step") if key in known}
+        return {**known, "policy": policy, "sampling": {**served.sampling, **sampling}}
 
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
         """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model.

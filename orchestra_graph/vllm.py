@@ -29,6 +29,8 @@ from langchain_openai import ChatOpenAI
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from orchestra_graph.served import Served
+
 NO_KEY = "EMPTY"
 """What is sent as the key when none is given: vLLM servers usually ask for none."""
 
@@ -127,6 +129,8 @@ class ChatVLLM(ChatOpenAI):
     logprobs: bool | None = True
     max_retries: int | None = 0
     stream_usage: bool | None = True
+    served: Served | None = Field(default=None, exclude=True)
+    """What is known of the server; the run log tells it with each run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,25 +160,26 @@ class ChatVLLM(ChatOpenAI):
         """The user's own extra body: what a call gives is added to what the model has."""
         return {**(self.extra_body or {}), **(kwargs.get("extra_body") or {})}
 
-    def _sampling(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def sampling(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Sampling parameters that a request with these arguments states."""
         sent = self._default_params | {name: value for name, value in kwargs.items() if value is not None}
         return {**{name: sent[name] for name in sent if name in _SAMPLING}, **self._extra_body(kwargs)}
 
     # langchain-core passes messages by position and the rest, `stop` among it, by name
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return _stamp_result(super()._generate(*args, **kwargs), self._sampling(kwargs))
+        return _stamp_result(super()._generate(*args, **kwargs), self.sampling(kwargs))
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        return _stamp_result(await super()._agenerate(*args, **kwargs), self._sampling(kwargs))
+        return _stamp_result(await super()._agenerate(*args, **kwargs), self.sampling(kwargs))
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        sampling = self._sampling(kwargs)
+        sampling = self.sampling(kwargs)
         for chunk in super()._stream(*args, **kwargs):
             yield _stamp_chunk(chunk, sampling)
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        sampling = self._sampling(kwargs)
+        sampling = self.sampling(kwargs)
         async for chunk in super()._astream(*args, **kwargs):
             yield _stamp_chunk(chunk, sampling)
 

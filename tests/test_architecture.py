@@ -18,7 +18,7 @@ REPOSITORY = PACKAGE.parent
 LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "text", "toml_lines", "portal", "turns", "redact"),
+    ("errors", "text", "toml_lines", "portal", "turns", "redact", "served"),
     ("spans",),
     ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
     ("prices", "preferences"),

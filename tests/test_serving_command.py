@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.serving.command import PRESETS, VLLMCommand, check_folder, check_port, check_vllm, command_for
 
 ALWAYS = [
@@ -188,3 +190,32 @@ async def test_vllm_is_missing() -> None:
 async def test_no_interpreter(python: str) -> None:
     with pytest.raises(ConfigError, match=f"--python {python} is no Python interpreter that runs"):
         await check_vllm(python)
+
+
+def test_what_is_served_is_told_for_the_run_log(tmp_path: Path) -> None:
+    template = "{{ messages }}"
+    folder_of(tmp_path, "config.json", "tokenizer.json")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    command = VLLMCommand(model=str(tmp_path))
+    served = command.served(weights_hash="w", step=3)
+    assert served == Served(
+        weights_hash="w",
+        step=3,
+        tokenizer=str(tmp_path),
+        template_hash=hashlib.sha256(template.encode()).hexdigest(),
+        logprobs_mode="processed_logprobs",
+        sampling=dict(VLLM_SAMPLING),
+    )
+    other = tmp_path / "other.jinja"
+    other.write_text("other")
+    flags = ("--logprobs-mode=raw_logprobs", "--generation-config", "auto", "--chat-template", str(other))
+    changed = replace(command, extra=(*flags, "--tokenizer", "a/b")).served()
+    assert (changed.logprobs_mode, changed.sampling, changed.tokenizer) == ("raw_logprobs", {}, "a/b")
+    assert changed.template_hash == hashlib.sha256(b"other").hexdigest()
+    assert command_for("Qwen/Qwen3-8B").served().template_hash is None
+
+
+def test_of_several_named_templates_the_default_one_is_served(tmp_path: Path) -> None:
+    templates = [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    assert VLLMCommand(model=str(tmp_path)).served().template_hash == hashlib.sha256(b"d").hexdigest()

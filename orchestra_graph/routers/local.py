@@ -30,6 +30,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.portal import Portal
+from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.vllm import Capture, CapturedMessage
 
 MAX_TOKENS = 512
@@ -67,6 +68,10 @@ class LocalRouter(BaseChatModel):
     """Jinja, as Hugging Face models carry it."""
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
+    weights_hash: str | None = None
+    """Of the engine's weights, for the run log."""
+    step: int | None = None
+    """Their training step."""
     _portal: Portal = PrivateAttr(default_factory=Portal)
 
     @classmethod
@@ -123,6 +128,18 @@ class LocalRouter(BaseChatModel):
         text = self._template.render(messages=shown, tools=list(tools) or None, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    @property
+    def served(self) -> Served:
+        """For the run log: nothing but the temperature bends what is sampled, and the logprobs are of that."""
+        return Served(
+            weights_hash=self.weights_hash,
+            step=self.step,
+            tokenizer=self.name,
+            template_hash=self.template_hash,
+            logprobs_mode="processed_logprobs",
+            sampling=dict(VLLM_SAMPLING),
+        )
 
     @cached_property
     def template_hash(self) -> str:

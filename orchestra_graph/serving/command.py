@@ -12,6 +12,7 @@ flag. Usage statistics are not sent.
 from __future__ import annotations
 
 import errno
+import hashlib
 import ipaddress
 import json
 import socket
@@ -24,6 +25,7 @@ from types import MappingProxyType
 from typing import Final
 
 from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.serving.environment import installed
 
 MODULE: Final = "vllm.entrypoints.openai.api_server"
@@ -90,6 +92,36 @@ class VLLMCommand:
             *(("--enable-lora", "--lora-modules", *(f"{n}={p}" for n, p in self.lora.items())) if self.lora else ()),
             *self.extra,
         ]
+
+    def served(self, *, weights_hash: str | None = None, step: int | None = None) -> Served:
+        """What is known of the model that this command serves, for `ChatVLLM(served=...)`.
+
+        The hash of the chat template is known where that is a file of this machine.
+
+        Args:
+            weights_hash: Of the weights, where the caller knows it.
+            step: Training step of the weights.
+        """
+        given = self._flag("--chat-template")
+        template = _template(Path(self.model)) if given is None else _text(Path(given))
+        return Served(
+            weights_hash=weights_hash,
+            step=step,
+            tokenizer=self._flag("--tokenizer") or self.model,
+            template_hash=None if template is None else hashlib.sha256(template.encode()).hexdigest(),
+            logprobs_mode=self._flag("--logprobs-mode"),
+            sampling=dict(VLLM_SAMPLING) if self._flag("--generation-config") == "vllm" else {},
+        )
+
+    def _flag(self, name: str) -> str | None:
+        """Value of a flag; of several the last stands, as with argparse."""
+        argv = self.argv()
+        values = [
+            argument.partition("=")[2] if "=" in argument else following
+            for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+            if argument.partition("=")[0] == name
+        ]
+        return values[-1] if values else None
 
     def _parallel(self) -> list[str]:
         flags = []
@@ -171,20 +203,35 @@ def check_folder(command: VLLMCommand) -> None:
             f"{folder} has no tokenizer.json; fix: save the tokenizer into it (tokenizer.save_pretrained), "
             "or pass one: -- --tokenizer NAME"
         )
-    if "--chat-template" not in command.extra and not _has_template(folder):
+    if "--chat-template" not in command.extra and _template(folder) is None:
         raise ConfigError(
             f"{folder} has no chat template; fix: put chat_template.jinja into it, or pass one: -- --chat-template FILE"
         )
 
 
-def _has_template(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-        return True
+def _template(folder: Path) -> str | None:
+    """The chat template that a model's folder carries, where it has one."""
+    template = _text(folder / "chat_template.jinja")
+    if template is not None:
+        return template
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        try:
+            settings = json.loads(_text(folder / name) or "null")
+        except ValueError:
+            continue
+        found = settings.get("chat_template") if isinstance(settings, dict) else None
+        if isinstance(found, list):  # several by name
+            found = {each["name"]: each["template"] for each in found}.get("default")
+        if found:
+            return str(found)
+    return None
+
+
+def _text(path: Path) -> str | None:
     try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return False
-    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+        return None
 
 
 def check_port(host: str, port: int) -> None:
