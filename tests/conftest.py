@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from tests.openai_server import openai_server as openai_server
+
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # read once, when the first library of Hugging Face is imported; they report their use
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
