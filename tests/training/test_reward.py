@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 from orchestra_training.groups import Reward
 from orchestra_training.reward import Measures, guarded, paper
 from orchestra_training.reward.guarded import COST_FLOOR, LATENCY_FLOOR
+from orchestra_training.reward.normalise import normalised
 
 from orchestra_graph.preferences import Preferences
 
 PREFERRED, AVOIDED, OTHER = ("search", "small"), ("large",), "runner"
 TOOLS = (*PREFERRED, *AVOIDED, OTHER)
 WEIGHTS = st.floats(0, 1)
-AMOUNTS = st.floats(0, 100) | st.integers(0, 5).map(float)
+AMOUNTS = st.floats(0, 100) | st.integers(0, 5).map(float) | st.sampled_from([1.0, 1.005, 1.01, 1.02, 1.04, 1.05, 1.06])
+"""Ties are likely, and so are ranges just below, at and above the floors."""
 PREFERENCES = st.builds(
     Preferences,
     accuracy=WEIGHTS,
@@ -262,6 +265,19 @@ def test_cents_and_minutes_are_as_good_as_dollars_and_seconds() -> None:
     ]
     for reward in (paper, guarded):
         assert reward(other, Preferences()) == pytest.approx(reward(group, Preferences()))
+
+
+@pytest.mark.parametrize("floor", [0.0, COST_FLOOR, LATENCY_FLOOR])
+def test_no_group_of_up_to_four_runs_pays_one_of_them_for_costing_more(floor: float) -> None:
+    """All groups of these amounts: ties, a run that overtakes others, ranges on both sides of a floor."""
+    amounts = [0.0, 1.0, 1.0 + floor / 2, 1.0 + floor, 1.0 / (1 - floor), 1.2, 5.0]
+    for n in range(1, 5):
+        for group in itertools.combinations_with_replacement(amounts, n):
+            for i, more in itertools.product(range(n), amounts):
+                if more > group[i]:
+                    dearer = (*group[:i], more, *group[i + 1 :])
+                    before, after = (normalised([-amount for amount in g], floor=floor)[i] for g in (group, dearer))
+                    assert after <= before, (group, i, more)
 
 
 def test_paper_pays_each_further_call_of_a_preferred_tool() -> None:
