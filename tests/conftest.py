@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import orchestra as orchestra
 from tests.openai_server import openai_server as openai_server
 
 os.environ["HF_HUB_OFFLINE"] = (

@@ -77,14 +77,24 @@ def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatMod
     return ChatVLLM(model=spec.model, base_url=spec.base_url, api_key=_key(spec, environment))
 
 
-def build_model(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatModel:
-    """The chat model of a line whose key is there; the graph retries, so it does not."""
+def build_model(
+    spec: ModelSpec, environment: Mapping[str, str], *, retries: int = 0, temperature: float | None = None
+) -> BaseChatModel:
+    """The chat model of a line whose key is there.
+
+    Args:
+        spec: The line.
+        environment: See `build_tools`.
+        retries: Of the model itself; a graph retries by its own means, and bills every try.
+        temperature: The server's own where None.
+    """
     return ChatOpenAI(
         model=spec.model or "",
         base_url=spec.base_url,
         api_key=_key(spec, environment),
         timeout=spec.limits.timeout,
-        max_retries=0,
+        max_retries=retries,
+        temperature=temperature,
     )
 
 

@@ -11,7 +11,7 @@ from orchestra_graph.workbench.wording import Phrases, Split
 NO_WISH = 0.2
 """Share of users who say nothing: the default weights."""
 
-_WISHES: tuple[tuple[Phrases, dict[str, float]], ...] = (
+WISHES: tuple[tuple[Phrases, dict[str, float]], ...] = (
     (
         Phrases(
             (
@@ -62,7 +62,7 @@ _WISHES: tuple[tuple[Phrases, dict[str, float]], ...] = (
     ),
 )
 
-_AVOID = Phrases(
+AVOID = Phrases(
     (
         "Please do not use {tool}.",
         "Stay away from {tool} if you can.",
@@ -71,7 +71,7 @@ _AVOID = Phrases(
     ),
     ("Leave {tool} out of this.", "I would not like {tool} to see this question."),
 )
-_PREFER = Phrases(
+PREFER = Phrases(
     (
         "Use {tool} where you can.",
         "I like to work with {tool}.",
@@ -92,7 +92,7 @@ def draw_preferences(rng: Random, split: Split, tools: Sequence[str]) -> Prefere
     """
     if rng.random() < NO_WISH:
         return Preferences()
-    phrases, weights = rng.choice(_WISHES)
+    phrases, weights = rng.choice(WISHES)
     sentences = [phrases.draw(rng, split)]
     prefer: dict[str, float] = {}
     avoid: dict[str, float] = {}
@@ -100,7 +100,7 @@ def draw_preferences(rng: Random, split: Split, tools: Sequence[str]) -> Prefere
     if kind != "none":
         tool = rng.choice(tools)
         (avoid if kind == "avoid" else prefer)[tool] = 1.0
-        sentences.append((_AVOID if kind == "avoid" else _PREFER).draw(rng, split, tool=tool))
+        sentences.append((AVOID if kind == "avoid" else PREFER).draw(rng, split, tool=tool))
     if kind != "none" and rng.random() < 0.5:
         sentences, weights = sentences[1:], {}
     return Preferences.model_validate({**weights, "prefer": prefer, "avoid": avoid, "text": " ".join(sentences)})
@@ -108,4 +108,4 @@ def draw_preferences(rng: Random, split: Split, tools: Sequence[str]) -> Prefere
 
 def preference_phrases() -> list[Phrases]:
     """All sentences, by meaning."""
-    return [*(phrases for phrases, _ in _WISHES), _AVOID, _PREFER]
+    return [*(phrases for phrases, _ in WISHES), AVOID, PREFER]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import typer
 
+from orchestra_training.cli.pairs import pairs
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package.
@@ -14,3 +16,4 @@ def register(app: typer.Typer) -> None:
     Args:
         app: The command `orchestra`.
     """
+    app.command()(pairs)
