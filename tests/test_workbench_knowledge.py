@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestra_graph.workbench.knowledge import COUNTS, RELATIONS, KnowledgeBase, find_fact, read_documents, render
+from orchestra_graph.workbench.knowledge import COUNTS, KnowledgeBase, find_fact, read_documents, render
+from orchestra_graph.workbench.relations import RELATIONS
 
 KNOWLEDGE = KnowledgeBase(0)
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra_graph.workbench.descriptions import DESCRIPTIONS, assemble
-from orchestra_graph.workbench.knowledge import RELATIONS
-from orchestra_graph.workbench.tasks import FAMILIES, algebra, algorithms, calculus, number_theory, records
+from orchestra_graph.workbench.relations import RELATIONS
+from orchestra_graph.workbench.tasks import FAMILIES, algebra, calculus, number_theory, records, steps
 from orchestra_graph.workbench.wishes import preference_phrases
 from orchestra_graph.workbench.wording import SPLITS, Phrases, Split
 
@@ -21,7 +21,7 @@ EVERYWHERE = [
     *(phrases for phrases in DESCRIPTIONS.values()),
     *(relation.asks for relation in RELATIONS),
     *(kind.asks for kind in records.KINDS.values()),
-    *(algorithm.asks for algorithm in (*algorithms.STEPS, *algorithms.FINALS)),
+    *(algorithm.asks for algorithm in (*steps.STEPS, *steps.FINALS)),
     *calculus._ASKS.values(),
     *number_theory._ASKS.values(),
     *(family.frames for family in FAMILIES.values()),
@@ -57,11 +57,12 @@ def test_no_train_wording_shares_five_words_in_a_row_with_a_held_out_one() -> No
 
 
 def runs_of_five(text: str) -> set[tuple[str, ...]]:
+    """Five words in a row; of a shorter text, the whole."""
     words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+    return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
 
 def test_preference_texts_are_many_and_told_apart() -> None:
     texts = [text for phrases in preference_phrases() for split in SPLITS for text in phrases.of(split)]
     assert len(set(texts)) == len(texts)
-    assert min(len(phrases.train) for phrases in preference_phrases()) >= 4
+    assert min(len(phrases.train) for phrases in preference_phrases()) >= 16

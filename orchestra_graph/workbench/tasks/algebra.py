@@ -57,6 +57,11 @@ class Algebra(Family[Equations]):
             "For which values does {ask} hold?",
             "Determine the unknowns: {ask}",
             "Please solve for the unknowns: {ask}",
+            "Work out the unknowns in {ask}.",
+            "I need all solutions of {ask}.",
+            "For what numbers is {ask} true?",
+            "Solve the following: {ask}",
+            "Given {ask}, what are the unknowns?",
         ),
         held_out=(
             "Which numbers satisfy {ask}?",
@@ -64,7 +69,9 @@ class Algebra(Family[Equations]):
             "What must the unknowns be so that {ask}?",
         ),
     )
-    joins: ClassVar[Phrases] = Phrases(train=("{a} and {b}", "{a}; {b}"), held_out=("{a} together with {b}",))
+    joins: ClassVar[Phrases] = Phrases(
+        train=("{a} and {b}", "{a}; {b}", "{a} as well as {b}", "{a}, {b}"), held_out=("{a} together with {b}",)
+    )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Equations:
         """Linear, quadratic, or two unknowns; then up to degree 4 or four unknowns."""
@@ -82,7 +89,7 @@ class Algebra(Family[Equations]):
 
     def parse(self, ask: str) -> Equations | None:
         """Equations in x, y, z, w."""
-        lines = tuple(re.split(r" and | together with |; ", ask))
+        lines = tuple(re.split(r" and | together with | as well as |[;,] ", ask))
         try:
             _sides(lines)
         except ValueError:

@@ -41,6 +41,11 @@ class Arithmetic(Family[str]):
             "I need the exact value of {ask}",
             "Evaluate the expression {ask}",
             "How much is {ask}?",
+            "Calculate {ask}.",
+            "{ask} = ?",
+            "Could you compute {ask} for me?",
+            "Give me the whole number that equals {ask}.",
+            "Simplify {ask} to a single number.",
         ),
         held_out=(
             "Could you tell me what {ask} comes to?",

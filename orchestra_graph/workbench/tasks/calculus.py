@@ -32,15 +32,33 @@ class Problem:
 
 _ASKS = {
     "derivative": Phrases(
-        train=("the derivative of f(x) = {f} at x = {a}", "f'({a}) for f(x) = {f}"),
+        train=(
+            "the derivative of f(x) = {f} at x = {a}",
+            "f'({a}) for f(x) = {f}",
+            "the slope of f(x) = {f} at x = {a}",
+            "the first derivative at x = {a} of f(x) = {f}",
+            "df/dx at x = {a}, where f(x) = {f}",
+        ),
         held_out=("the slope of the curve y = {f} at x = {a}",),
     ),
     "second": Phrases(
-        train=("the second derivative of f(x) = {f} at x = {a}", "f''({a}) for f(x) = {f}"),
+        train=(
+            "the second derivative of f(x) = {f} at x = {a}",
+            "f''({a}) for f(x) = {f}",
+            "the second derivative at x = {a} of f(x) = {f}",
+            "the derivative of the derivative of f(x) = {f} at x = {a}",
+            "d2f/dx2 at x = {a}, where f(x) = {f}",
+        ),
         held_out=("the rate at which the slope of y = {f} changes at x = {a}",),
     ),
     "integral": Phrases(
-        train=("the integral of {f} from x = {a} to x = {b}", "the definite integral over [{a}, {b}] of {f}"),
+        train=(
+            "the integral of {f} from x = {a} to x = {b}",
+            "the definite integral over [{a}, {b}] of {f}",
+            "the definite integral of {f} with x from {a} to {b}",
+            "the integral over f(x) = {f} for x between {a} and {b}",
+            "{f} integrated over [{a}, {b}]",
+        ),
         held_out=("the signed area under y = {f} between x = {a} and x = {b}",),
     ),
 }
@@ -56,6 +74,10 @@ class Calculus(Family[Problem]):
             "Find {ask}.",
             "Please give the exact value of {ask}.",
             "Determine {ask}. No decimals, please.",
+            "Work out {ask} exactly.",
+            "Compute {ask} as an exact expression.",
+            "I need {ask}, without rounding.",
+            "Tell me {ask}, exactly.",
         ),
         held_out=(
             "I am looking for {ask}, in closed form.",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from orchestra_graph.workbench.knowledge import RELATIONS, Document, KnowledgeBase, find_fact, read_documents
+from orchestra_graph.workbench.knowledge import Document, KnowledgeBase, find_fact, read_documents
+from orchestra_graph.workbench.relations import RELATIONS
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
 from orchestra_graph.workbench.wording import Phrases, Split
 from orchestra_graph.workbench.world import World
@@ -43,6 +44,11 @@ class Lookup(Family[Chain]):
             "I want to know {ask}.",
             "Name {ask}.",
             "Please look up {ask}.",
+            "Tell me {ask}.",
+            "Give me {ask}.",
+            "Can you find {ask}?",
+            "We need {ask} for a report.",
+            "Who or what is {ask}?",
         ),
         held_out=(
             "Do you know {ask}?",

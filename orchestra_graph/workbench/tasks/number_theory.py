@@ -21,23 +21,53 @@ from orchestra_graph.workbench.world import World
 _NUMBER = re.compile(r"-?\d+")
 _ASKS = {
     "gcd": Phrases(
-        train=("the greatest common divisor of {a} and {b}", "gcd({a}, {b})"),
+        train=(
+            "the greatest common divisor of {a} and {b}",
+            "gcd({a}, {b})",
+            "the highest common factor of {a} and {b}",
+            "the biggest common factor of {a} and {b}",
+            "the greatest divisor that {a} and {b} share",
+        ),
         held_out=("the largest whole number that divides both {a} and {b}",),
     ),
     "power": Phrases(
-        train=("the remainder of {a}**{b} divided by {m}", "{a}**{b} modulo {m}"),
+        train=(
+            "the remainder of {a}**{b} divided by {m}",
+            "{a}**{b} modulo {m}",
+            "pow({a}, {b}, {m})",
+            "what {a}**{b} leaves over on division by {m}",
+            "the residue of {a}**{b} modulo {m}",
+        ),
         held_out=("what is left when {a}**{b} is divided by {m}",),
     ),
     "inverse": Phrases(
-        train=("the inverse of {a} modulo {m}", "the number k below {m} with {a}*k = 1 modulo {m}"),
+        train=(
+            "the inverse of {a} modulo {m}",
+            "the number k below {m} with {a}*k = 1 modulo {m}",
+            "the modular inverse of {a} for modulus {m}",
+            "1/{a} modulo {m}",
+            "the residue that times {a} gives 1 modulo {m}",
+        ),
         held_out=("the multiplicative inverse of {a} among the remainders modulo {m}",),
     ),
     "factor": Phrases(
-        train=("the largest prime factor of {a}", "the biggest prime that divides {a}"),
+        train=(
+            "the largest prime factor of {a}",
+            "the biggest prime that divides {a}",
+            "the greatest prime divisor of {a}",
+            "the last prime in the sorted factorization of {a}",
+            "the highest of the prime factors of {a}",
+        ),
         held_out=("the prime of greatest size in the factorization of {a}",),
     ),
     "totient": Phrases(
-        train=("Euler's totient of {a}", "phi({a}), Euler's function"),
+        train=(
+            "Euler's totient of {a}",
+            "phi({a}), Euler's function",
+            "the value of Euler's phi function at {a}",
+            "the number of integers from 1 to {a} that are coprime to it",
+            "phi of {a}, that is Euler's totient",
+        ),
         held_out=("how many numbers up to {a} share no factor with it",),
     ),
 }
@@ -83,6 +113,10 @@ class NumberTheory(Family[Problem]):
             "Find {ask}.",
             "Compute {ask}.",
             "Tell me {ask}.",
+            "Work out {ask}.",
+            "Calculate {ask}.",
+            "Give me {ask}.",
+            "Can you compute {ask}?",
         ),
         held_out=(
             "I would like to know {ask}.",

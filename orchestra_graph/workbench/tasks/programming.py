@@ -15,8 +15,8 @@ from random import Random
 from typing import Any, ClassVar
 
 from orchestra_graph.text import clean
-from orchestra_graph.workbench.tasks.algorithms import FINALS, STEPS, Algorithm
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
+from orchestra_graph.workbench.tasks.steps import FINALS, STEPS, Algorithm
 from orchestra_graph.workbench.wording import Phrases, Split
 from orchestra_graph.workbench.world import World
 
@@ -59,6 +59,10 @@ class Programming(Family[Steps]):
             "I need Python code: solve(xs) gets a list of integers. Steps: {ask}.",
             "Implement solve(xs) in Python. Given a list of integers, {ask}.",
             "Program a function solve(xs), xs being a list of integers, to {ask}.",
+            "Code a Python function solve(xs) that takes integers in a list. Do this in order: {ask}.",
+            "solve(xs) receives whole numbers in a list. Write it in Python so as to {ask}.",
+            "Please write solve(xs) in Python for lists of integers: {ask}.",
+            "In Python, define solve(xs), where xs holds integers, to {ask}.",
         ),
         held_out=(
             "Please code solve(xs) in Python, where xs holds integers, so that it does this: {ask}.",

@@ -61,35 +61,65 @@ def _set(column: str) -> Callable[[dict[str, str]], list[Statement]]:
 KINDS: dict[str, Kind] = {
     "city": Kind(
         Phrases(
-            ("move customer {id} to {value}", "set the city of customer {id} to {value}"),
+            (
+                "move customer {id} to {value}",
+                "set the city of customer {id} to {value}",
+                "change the city of customer {id} to {value}",
+                "record {value} as the city of customer {id}",
+                "customer {id} has moved, so write {value} as the city",
+            ),
             ("customer {id} now lives in {value}",),
         ),
         _set("city"),
     ),
     "plan": Kind(
         Phrases(
-            ("put customer {id} on the {value} plan", "switch customer {id} to plan {value}"),
+            (
+                "put customer {id} on the {value} plan",
+                "switch customer {id} to plan {value}",
+                "change the plan of customer {id} to {value}",
+                "give customer {id} the {value} plan",
+                "make {value} the plan of customer {id}",
+            ),
             ("customer {id} wants the {value} plan",),
         ),
         _set("plan"),
     ),
     "email": Kind(
         Phrases(
-            ("set the e-mail of customer {id} to {value}", "store {value} as the e-mail of customer {id}"),
+            (
+                "set the e-mail of customer {id} to {value}",
+                "store {value} as the e-mail of customer {id}",
+                "change the e-mail of customer {id} to {value}",
+                "use {value} as the new e-mail of customer {id}",
+                "update the e-mail address of customer {id} to {value}",
+            ),
             ("customer {id} is now reached at {value}",),
         ),
         _set("email"),
     ),
     "credit": Kind(
         Phrases(
-            ("credit customer {id} with {value}", "add {value} to the credit of customer {id}"),
+            (
+                "credit customer {id} with {value}",
+                "add {value} to the credit of customer {id}",
+                "increase by {value} what customer {id} has as credit",
+                "raise the credit of customer {id} by {value}",
+                "book {value} of credit for customer {id}",
+            ),
             ("grant customer {id} a credit of {value}",),
         ),
         lambda d: [("UPDATE customers SET credit = credit + ? WHERE id = ?", (_cents(d["value"]), d["id"]))],
     ),
     "refund": Kind(
         Phrases(
-            ("cancel order {id} and credit its total to the customer", "refund order {id} as credit and cancel it"),
+            (
+                "cancel order {id} and credit its total to the customer",
+                "refund order {id} as credit and cancel it",
+                "cancel order {id} and turn its total into credit",
+                "void order {id} and give its total back as credit",
+                "take back order {id}: cancel it and credit its total",
+            ),
             ("order {id} is off, its total goes to the customer's credit",),
         ),
         lambda d: [
@@ -106,6 +136,9 @@ KINDS: dict[str, Kind] = {
             (
                 "credit every customer in {city} on the {plan} plan with {value}",
                 "add {value} to the credit of each customer in {city} whose plan is {plan}",
+                "give all customers in {city} who are on the {plan} plan a credit of {value}",
+                "for every {plan} customer of {city}, raise the credit by {value}",
+                "grant {value} of credit to each customer in {city} with the {plan} plan",
             ),
             ("all {plan} customers in {city} get a credit of {value}",),
         ),
@@ -119,7 +152,13 @@ KINDS: dict[str, Kind] = {
     ),
     "shipping sweep": Kind(
         Phrases(
-            ("mark every open order of customers in {city} as shipped", "set all open orders from {city} to shipped"),
+            (
+                "mark every open order of customers in {city} as shipped",
+                "set all open orders from {city} to shipped",
+                "ship all open orders of customers in {city}",
+                "for each customer in {city}, mark the open orders as shipped",
+                "change the status of open orders from {city} to shipped",
+            ),
             ("whatever is open for customers in {city} has been shipped",),
         ),
         lambda d: [
@@ -136,6 +175,9 @@ KINDS: dict[str, Kind] = {
             (
                 "put every customer whose shipped orders exceed {value} in total on the platinum plan",
                 "move all customers with more than {value} in shipped orders to platinum",
+                "upgrade to platinum every customer with shipped orders above {value} in total",
+                "give the platinum plan to all customers whose shipped orders add up to more than {value}",
+                "switch customers to platinum if their shipped orders total over {value}",
             ),
             ("whoever has shipped orders of over {value} altogether becomes a platinum customer",),
         ),
@@ -161,6 +203,10 @@ class Records(Family[Changes]):
             "Update the customer database: {ask}.",
             "A request for the records desk: {ask}.",
             "In our customer records, do the following: {ask}.",
+            "Edit customers and orders as follows: {ask}.",
+            "Customer service asks: {ask}.",
+            "There is work to do on customers and orders: {ask}.",
+            "Carry this out in the CRM: {ask}.",
         ),
         held_out=(
             "These changes have to go into the customer database: {ask}.",
