@@ -42,7 +42,17 @@ def test_the_core_never_imports_training() -> None:
 
 @pytest.mark.slow
 def test_what_is_no_trainer_needs_nothing_heavy() -> None:
-    names = ["reward", "filters", "groups", "rows", "evaluate.score", "preference_pairs", "structured", "verdicts"]
+    names = [
+        "reward",
+        "filters",
+        "groups",
+        "rows",
+        "render",
+        "evaluate.score",
+        "preference_pairs",
+        "structured",
+        "verdicts",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, *(f"orchestra_training.{name}" for name in names)],
         capture_output=True,
