@@ -155,7 +155,7 @@ PARTS: dict[str, Parts] = {
         ),
         notes=_ways(
             "Knows mathematics and nothing besides.|Works by hand, without running a program."
-            "|Gives the exact value, never a rounded one.|Can also state the result of a program that someone else ran."
+            "|Prefers exact expressions to decimals.|Can also state the result of a program that someone else ran."
             "|Anything that is not mathematics is refused."
         ),
     ),
