@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestra_graph.catalog import Price
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.workbench import FAMILIES, SKILLS, Episode, Workbench, plan
 from orchestra_graph.workbench.descriptions import DESCRIPTIONS
-from orchestra_graph.workbench.wishes import preference_phrases
+from orchestra_graph.workbench.sample import Aspect
+from orchestra_graph.workbench.wishes import WishKind, preference_phrases
 from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
 
 BENCH = Workbench()
@@ -130,3 +135,53 @@ def test_preferences_fit_their_catalog_and_their_text() -> None:
 
 def dollars(price: Price) -> float:
     return price.dollars(input_tokens=200, output_tokens=60, calls=1)
+
+
+@pytest.mark.parametrize(
+    ("vary", "same"),
+    [
+        ((), {"names", "descriptions", "prices", "order", "wishes"}),
+        (("tools", "prices"), {"names", "descriptions", "wishes"}),
+        (("tools", "prices", "names"), {"wishes"}),
+        (("prices",), {"names", "descriptions", "order", "wishes"}),
+    ],
+)
+def test_only_what_is_asked_for_is_drawn(vary: tuple[Aspect, ...], same: set[str]) -> None:
+    fixed = BENCH.catalog.tools
+    episodes = [BENCH.sample(0, index, split="held_out", vary=vary) for index in range(40)]
+    kept = {"names", "descriptions", "prices", "order", "wishes"}
+    for e in episodes:
+        kept -= {"names"} if not e.catalog.tools.keys() <= fixed.keys() else set()
+        kept -= {"order"} if list(e.identity.values()) != list(fixed) else set()
+        kept -= {"wishes"} if e.preferences != Preferences() else set()
+        for name, spec in e.catalog.tools.items():
+            known = fixed[e.identity[name]]
+            kept -= {"descriptions"} if spec.description != known.description else set()
+            kept -= {"prices"} if (spec.price, spec.latency) != (known.price, known.latency) else set()
+    assert kept == same
+    assert len({e.task.id for e in episodes}) == 40
+
+
+def test_what_else_is_asked_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"vary = \['weather'\]; expected some of tools, prices, names, wishes"):
+        BENCH.sample(0, 0, vary=("weather",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["avoid", "prefer"])
+def test_a_wish_about_a_tool_counts(kind: WishKind) -> None:
+    """Without the wish the best plan calls the tool that is to be avoided, and does not call the one preferred."""
+    for index in range(30):
+        episode = BENCH.sample(0, index, split="held_out", wish=kind)
+        ((tool, weight),) = getattr(episode.preferences, kind).items()
+        question, catalog, identity = episode.task.question, episode.catalog, episode.identity
+        without = plan(question, catalog, identity=identity) or []
+        wished = plan(question, catalog, identity=identity, preferences=episode.preferences)
+        assert wished and weight == 1.0 and tool in episode.preferences.text
+        assert (tool in without, tool in wished) == ((True, False) if kind == "avoid" else (False, True))
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("cheap", "cost"), ("fast", "latency"), ("accurate", "accuracy")])
+def test_a_wish_about_no_tool_is_in_words_and_weights(kind: WishKind, weight: str) -> None:
+    wishes = [BENCH.sample(0, index, wish=kind).preferences for index in range(5)]
+    assert all(getattr(wish, weight) == 1.0 and wish.text and not wish.avoid and not wish.prefer for wish in wishes)
+    assert BENCH.sample(0, 0, wish=kind) == Workbench().sample(0, 0, wish=kind)

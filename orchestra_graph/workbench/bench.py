@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from itertools import count
 from random import Random
 
 from orchestra_graph.catalog import Catalog
@@ -12,9 +13,10 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.workbench.experts import build_tools
 from orchestra_graph.workbench.knowledge import KnowledgeBase
-from orchestra_graph.workbench.sample import Episode, draw_episode
+from orchestra_graph.workbench.sample import ASPECTS, Aspect, Episode, draw_episode, with_wish
 from orchestra_graph.workbench.task import Task, make_task
 from orchestra_graph.workbench.tasks import DIFFICULTIES, FAMILIES
+from orchestra_graph.workbench.wishes import WishKind
 from orchestra_graph.workbench.wording import Split
 from orchestra_graph.workbench.world import World
 
@@ -63,17 +65,40 @@ class Workbench:
             f"task id {identity!r}; expected family/split/difficulty/seed, for example algebra/train/3/17"
         )
 
-    def sample(self, seed: int, index: int, *, split: Split = "train") -> Episode:
+    def sample(
+        self,
+        seed: int,
+        index: int,
+        *,
+        split: Split = "train",
+        vary: Collection[Aspect] = ASPECTS,
+        wish: WishKind | None = None,
+    ) -> Episode:
         """Draw a task with a catalog and preferences of its own; the same arguments give the same.
 
         Args:
             seed: Seed of the whole stream.
             index: Place in the stream.
             split: Split of the task's phrasing, of the tools' descriptions and of the preference texts.
+            vary: What is drawn of `ASPECTS`; the rest is as in the fixed catalog.
+            wish: What the user wants, in place of preferences that are drawn. Tasks and catalogs are drawn until a wish
+                about a tool counts: see `orchestra_graph.workbench.sample.with_wish`.
+
+        Raises:
+            ConfigError: `vary` names something else.
         """
-        rng = Random(f"episode/{seed}/{split}/{index}")
+        unknown = set(vary) - set(ASPECTS)
+        if unknown:
+            raise ConfigError(f"vary = {sorted(unknown)}; expected some of {', '.join(ASPECTS)}")
+        attempts = (self._draw(f"episode/{seed}/{split}/{index}{again}", split, vary, wish) for again in _again())
+        return next(episode for episode in attempts if episode is not None)
+
+    def _draw(self, stream: str, split: Split, vary: Collection[Aspect], wish: WishKind | None) -> Episode | None:
+        rng = Random(stream)
         family, difficulty = rng.choice(tuple(FAMILIES)), rng.choice(DIFFICULTIES)
-        return draw_episode(self._task(family, split, difficulty, rng.getrandbits(32)), self.catalog, rng)
+        task = self._task(family, split, difficulty, rng.getrandbits(32))
+        episode = draw_episode(task, self.catalog, rng, vary=vary)
+        return episode if wish is None else with_wish(episode, rng, wish)
 
     def world(self, task: Task | None = None) -> World:
         """A fresh world for one run: of a task, or of any question."""
@@ -110,3 +135,9 @@ class Workbench:
 def _catalog() -> Catalog:
     with resources.as_file(resources.files("orchestra_graph") / "catalogs" / "workbench.toml") as path:
         return Catalog.from_toml(path)
+
+
+def _again() -> Iterator[str]:
+    """What tells the streams of one episode apart, the first of which has no mark."""
+    yield ""
+    yield from (f"/{attempt}" for attempt in count(1))

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -28,17 +29,23 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 class Database:
-    """Customers and their orders.
+    """Customers and their orders; filled when they are first looked at, which most runs never do.
 
     Args:
         seed: Gives the rows.
     """
 
     def __init__(self, seed: int) -> None:
-        self._connection = sqlite3.connect(":memory:", check_same_thread=False)
+        self._seed = seed
         self._lock = threading.Lock()
-        weakref.finalize(self, self._connection.close)
-        self._fill(Random(f"records/{seed}"))
+
+    @cached_property
+    def _connection(self) -> sqlite3.Connection:
+        """Made under the lock."""
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        weakref.finalize(self, connection.close)
+        _fill(connection, Random(f"records/{self._seed}"))
+        return connection
 
     def execute(self, statements: Sequence[Statement]) -> int:
         """Run statements in one transaction.
@@ -58,18 +65,17 @@ class Database:
         """All rows by table, ordered by id: two databases are equal when their contents are."""
         return {table: self.rows(f"SELECT * FROM {table} ORDER BY id") for table in ("customers", "orders")}
 
-    def _fill(self, rng: Random) -> None:
-        names = unique_names(rng)
-        customers = [f"C-{number}" for number in sorted(rng.sample(range(1000, 10000), CUSTOMERS))]
-        orders = [f"O-{number}" for number in sorted(rng.sample(range(10000, 100000), ORDERS))]
-        with self._connection:
-            self._connection.executescript(_SCHEMA)
-            self._connection.executemany(
-                "INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?)", [_customer(c, next(names), rng) for c in customers]
-            )
-            self._connection.executemany(
-                "INSERT INTO orders VALUES (?, ?, ?, ?, ?)", [_order(o, customers, rng) for o in orders]
-            )
+
+def _fill(connection: sqlite3.Connection, rng: Random) -> None:
+    names = unique_names(rng)
+    customers = [f"C-{number}" for number in sorted(rng.sample(range(1000, 10000), CUSTOMERS))]
+    orders = [f"O-{number}" for number in sorted(rng.sample(range(10000, 100000), ORDERS))]
+    with connection:
+        connection.executescript(_SCHEMA)
+        connection.executemany(
+            "INSERT INTO customers VALUES (?, ?, ?, ?, ?, ?)", [_customer(c, next(names), rng) for c in customers]
+        )
+        connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", [_order(o, customers, rng) for o in orders])
 
 
 def _customer(identity: str, name: str, rng: Random) -> tuple[Any, ...]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Final, Literal
 
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.workbench.wording import Phrases, Split
 
 NO_WISH = 0.2
 """Share of users who say nothing: the default weights."""
+
+WishKind = Literal["cheap", "fast", "accurate", "balanced", "prefer", "avoid"]
+"""What a user may want. The last two are about a tool."""
+
+WEIGHTED: Final[tuple[WishKind, ...]] = ("cheap", "fast", "accurate", "balanced")
+"""Wishes that are about no tool, in the order of their sentences."""
 
 WISHES: tuple[tuple[Phrases, dict[str, float]], ...] = (
     (
@@ -182,6 +189,22 @@ def draw_preferences(rng: Random, split: Split, tools: Sequence[str]) -> Prefere
     if kind != "none" and rng.random() < 0.5:
         sentences, weights = sentences[1:], {}
     return Preferences.model_validate({**weights, "prefer": prefer, "avoid": avoid, "text": " ".join(sentences)})
+
+
+def wish_for(rng: Random, split: Split, kind: WishKind, tool: str = "") -> Preferences:
+    """One wish, as a sentence and as weights.
+
+    Args:
+        rng: Chooses the sentence.
+        split: Which sentences.
+        kind: What is wished for.
+        tool: Name of the tool that it is about.
+    """
+    if kind in WEIGHTED:
+        phrases, weights = WISHES[WEIGHTED.index(kind)]
+        return Preferences.model_validate({**weights, "text": phrases.draw(rng, split)})
+    phrases = AVOID if kind == "avoid" else PREFER
+    return Preferences.model_validate({kind: {tool: 1.0}, "text": phrases.draw(rng, split, tool=tool)})
 
 
 def preference_phrases() -> list[Phrases]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from orchestra_graph.catalog import Catalog
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.filters import Fault, FilterReport, RunFilter, for_evaluation, unjudged
@@ -75,8 +76,11 @@ def incomparable(run: Trajectory) -> Fault | None:
 
 
 def example_id(run: Trajectory) -> str:
-    """Hash of what a run was given: task, catalog, preferences and budget."""
-    return _hash(_given(run))
+    """Hash of what a run was given, whoever decided it: task, tools, preferences and budget."""
+    task, catalog, *rest = _given(run)
+    # The catalog's own hash has the router's line in it: another router, or its address, is no other example.
+    tools = catalog if run.catalog is None else Catalog(tools=run.catalog.tools).hash
+    return _hash([task, tools, *rest])
 
 
 def group_id(run: Trajectory) -> str:

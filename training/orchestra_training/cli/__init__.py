@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from orchestra_training.cli.eval import evaluate
 from orchestra_training.cli.pairs import pairs
 
 
@@ -16,4 +17,5 @@ def register(app: typer.Typer) -> None:
     Args:
         app: The command `orchestra`.
     """
+    app.command("eval")(evaluate)
     app.command()(pairs)

@@ -1,0 +1,141 @@
+"""An evaluation from its parts: what is in the log, what is left to play, and the figures of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestra_graph.runlog.read import ReadReport
+from orchestra_training.evaluate.examples import ExampleSet
+from orchestra_training.evaluate.play import Stage, WatchedLog
+from orchestra_training.evaluate.played import Key, Played
+from orchestra_training.evaluate.processes import play_in_processes
+from orchestra_training.evaluate.resume import Plan
+from orchestra_training.evaluate.routers import RouterSpec, check_names
+from orchestra_training.evaluate.score import Reference, read_reference, write_reference
+from orchestra_training.evaluate.tables import RESULT_VERSION, condition
+from orchestra_training.groups import example_id
+
+MakeSet = Callable[[], ExampleSet]
+"""Makes a set in any process: picklable, for example `partial(WorkbenchSet, "unseen", tasks=2000)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What is evaluated, and how."""
+
+    routers: Sequence[RouterSpec]
+    sets: Sequence[MakeSet]
+    log: Path
+    reference: Path | None = None
+    """M_0 of every example; without it there is neither utility nor score."""
+    workers: int = 1
+    concurrent: int = 8
+    """Jobs at a time in each process."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of servers by environment variable, as far as members name them."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All runs of an evaluation."""
+
+    sets: list[ExampleSet]
+    runs: dict[Key, Played] = field(default_factory=dict)
+    resumed: int = 0
+    """Runs that were in the log already."""
+    unreadable: list[str] = field(default_factory=list)
+    """Lines of the log that could not be read."""
+    reference: Reference | None = None
+
+    @property
+    def broken(self) -> list[Played]:
+        """Runs whose router failed: they count as not solved, and are played again next time."""
+        return [run for run in self.runs.values() if run.error is not None]
+
+    def tables(self, *, against: str | None, draws: int) -> dict[str, Any]:
+        """The figures, as JSON values.
+
+        Args:
+            against: Router that the others are compared with.
+            draws: Of the bootstrap.
+        """
+        reference = self.reference
+        conditions = {}
+        for examples in self.sets:
+            runs: dict[str, list[Played]] = {}
+            for key, run in self.runs.items():
+                if (key.condition, key.seed) == (examples.name, examples.seed):
+                    runs.setdefault(key.router, []).append(run)
+            conditions[examples.name] = condition(runs, against=against, counts=examples.counts, draws=draws)
+        return {
+            "version": RESULT_VERSION,
+            "reference": None if reference is None else {"policy": reference.policy, "sha256": reference.hash},
+            "conditions": conditions,
+        }
+
+
+def carry_out(
+    wanted: Evaluation,
+    *,
+    on_start: Callable[[int], None] = lambda runs: None,
+    on_run: Callable[[Played], None] = lambda run: None,
+) -> Outcome:
+    """Play what is not in the log yet.
+
+    Args:
+        wanted: The evaluation.
+        on_start: Told how many runs there are in all.
+        on_run: Told of each run, those of the log first.
+
+    Raises:
+        OrchestraError: Something does not fit together, or a router cannot be reached.
+    """
+    check_names(wanted.routers)
+    sets = [make() for make in wanted.sets]
+    reference = None if wanted.reference is None else read_reference(wanted.reference)
+    outcome = Outcome(sets, reference=reference)
+    plan = Plan(wanted.routers, sets)
+    on_start(plan.runs)
+
+    def keep(run: Played) -> None:
+        outcome.runs[run.key] = run
+        on_run(run)
+
+    report = ReadReport()
+    for run in plan.logged(wanted.log, report):
+        found = plan.played(run, reference)
+        if found.key not in outcome.runs:
+            keep(found)
+    outcome.resumed = len(outcome.runs)
+    outcome.unreadable = report.problems
+    play_in_processes(
+        partial(_stage, wanted, reference),
+        plan.jobs(set(outcome.runs)),
+        keep,
+        workers=wanted.workers,
+        concurrent=wanted.concurrent,
+    )
+    return outcome
+
+
+def make_reference(wanted: Evaluation, path: Path) -> str:
+    """Freeze the runs of an evaluation's one router as the reference.
+
+    Returns:
+        SHA-256 of the reference.
+
+    Raises:
+        ConfigError: The file is there, or runs are missing.
+    """
+    plan = Plan(wanted.routers, [make() for make in wanted.sets])
+    # Conditions may share examples, for example one without a wish.
+    found = {example_id(run): run for run in plan.logged(wanted.log, ReadReport())}
+    return write_reference(path, found.values())
+
+
+def _stage(wanted: Evaluation, reference: Reference | None) -> Stage:
+    return Stage(wanted.routers, [make() for make in wanted.sets], WatchedLog(wanted.log), reference, wanted.keys)

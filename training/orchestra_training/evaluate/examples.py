@@ -1,0 +1,71 @@
+"""What routers are tried on: examples, and the sets that they come from.
+
+A set makes its examples from their places, so that any process can make any of them and nothing has to be sent.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestra_graph.catalog import Catalog
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.runlog.record import Verdict
+from orchestra_graph.tools.base import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing that every router does."""
+
+    index: int
+    """Place in its set."""
+    unit: int
+    """Examples of one unit share their task: the bootstrap draws units."""
+    kind: str
+    """What sort of example it is within its set, for example a family of tasks, a wish, or a budget."""
+    task_id: str
+    question: str
+    catalog: Catalog
+    preferences: Preferences = field(default_factory=Preferences)
+    budget: Budget = field(default_factory=Budget)
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """For each name in the catalog, the expert behind it; empty where names are drawn for nobody."""
+
+    def expert(self, tool: str) -> str:
+        """Who is behind a name of the catalog: names may be drawn, experts can be compared."""
+        return self.identity.get(tool, tool)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one run of an example needs; made for each run."""
+
+    tools: Sequence[Tool]
+    verdict: Callable[[str | None], Awaitable[Verdict]]
+    """Judges the run's answer once the run has ended."""
+
+
+class ExampleSet(ABC):
+    """A named set of examples."""
+
+    name: str
+    split: str | None = None
+    seed: int = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    @abstractmethod
+    def example(self, index: int) -> Example:
+        """The example at a place; the same place always gives the same."""
+
+    @abstractmethod
+    def trial(self, example: Example) -> Trial:
+        """What a run of the example needs."""
+
+    def counts(self, kind: str) -> bool:
+        """Whether examples of a kind are part of the set's own figures; others are there to be compared with."""
+        return True

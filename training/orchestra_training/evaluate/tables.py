@@ -1,0 +1,177 @@
+"""From runs to the figures of a table, condition by condition: means with bounds, shares, differences, breakdowns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from orchestra_graph.errors import ConfigError
+from orchestra_training.evaluate.bootstrap import Bootstrap, Draws, Table
+from orchestra_training.evaluate.played import Played
+
+RESULT_VERSION: Final = 1
+
+Measure = Callable[[Played], float | None]
+
+
+def _one(run: Played) -> float:
+    return 1.0
+
+
+def _calls(run: Played) -> float:
+    return float(sum(run.calls.values()))
+
+
+METRICS: Final[Mapping[str, tuple[Measure, Measure]]] = {
+    "success": (lambda run: float(run.solved), _one),
+    "utility": (lambda run: run.utility, _one),
+    "score": (lambda run: run.score, _one),
+    "dollars": (lambda run: run.dollars, _one),
+    "seconds": (lambda run: run.seconds, _one),
+    "turns": (lambda run: float(run.turns), _one),
+    "calls": (_calls, _one),
+    "priciest_share": (lambda run: float(run.priciest), _calls),
+    "malformed_share": (lambda run: float(run.malformed), lambda run: float(run.decisions)),
+    "wished_share": (lambda run: None if run.wished is None else float(run.wished), _one),
+}
+"""Each a ratio of sums over runs; what a run does not know leaves the figure out.
+
+`priciest_share` is the share of calls that went to the run's dearest tool, `malformed_share` that of decisions without
+a valid call, `wished_share` that of runs that called the tool that the wish is about.
+"""
+COMPARED: Final = ("success", "utility", "score", "dollars", "seconds", "priciest_share")
+
+
+def condition(
+    runs: Mapping[str, Sequence[Played]],
+    *,
+    against: str | None,
+    counts: Callable[[str], bool],
+    draws: int,
+) -> dict[str, Any]:
+    """All figures of one condition.
+
+    Args:
+        runs: By router; the same examples for each.
+        against: Router that the others are compared with, beside every pair of kinds.
+        counts: Whether a kind is part of the condition's own figures.
+        draws: Of the bootstrap.
+
+    Returns:
+        JSON: `routers` by name, and `differences` of each router from `against`.
+
+    Raises:
+        ConfigError: A router lacks runs that another one has.
+    """
+    _refuse_unpaired(runs)
+    units = 1 + max(run.unit for of in runs.values() for run in of)
+    kinds = list(dict.fromkeys(run.kind for of in runs.values() for run in sorted(of, key=lambda r: r.key.place)))
+    whole = _Figures(units, draws, {name: [run for run in of if counts(run.kind)] for name, of in runs.items()})
+    parts = {
+        kind: _Figures(units, draws, {name: [r for r in of if r.kind == kind] for name, of in runs.items()})
+        for kind in kinds
+    }
+    routers = {
+        name: {
+            "runs": len(of),
+            "broken": sum(run.error is not None for run in of),
+            **whole.figures(name),
+            "shares": _shares(run.calls for run in of if counts(run.kind)),
+            "places": _shares(run.places for run in of if counts(run.kind)),
+            "kinds": {kind: {"runs": part.count(name), **part.figures(name)} for kind, part in parts.items()},
+        }
+        for name, of in runs.items()
+    }
+    found: dict[str, Any] = {"units": units, "routers": routers}
+    if against in runs and against is not None:
+        found["against"] = against
+        found["differences"] = {
+            name: {
+                **whole.compared(name, against),
+                "kinds": {kind: part.compared(name, against) for kind, part in parts.items()},
+            }
+            for name in runs
+            if name != against
+        }
+    wishes = [(kind, f"no {kind}") for kind in kinds if f"no {kind}" in parts]
+    if wishes:
+        found["wishes"] = {
+            name: {kind: _against_none(parts[kind], parts[none], name) for kind, none in wishes} for name in runs
+        }
+    return found
+
+
+class _Figures:
+    """Figures of some runs by router, drawn together."""
+
+    def __init__(self, units: int, draws: int, runs: Mapping[str, Sequence[Played]]) -> None:
+        self._runs = runs
+        boot = Bootstrap(units=units, draws=draws)
+        self._drawn: dict[str, dict[str, Draws]] = {}
+        for name, of in runs.items():
+            members = 1 + max((run.key.member for run in of), default=0)
+            self._drawn[name] = boot.ratios(
+                {
+                    metric: (_table(of, above, units, members), _table(of, below, units, members))
+                    for metric, (above, below) in METRICS.items()
+                    if of and not any(above(run) is None for run in of)
+                }
+            )
+
+    def count(self, name: str) -> int:
+        return len(self._runs[name])
+
+    def figures(self, name: str) -> dict[str, Any]:
+        return {metric: drawn.estimate.to_json() for metric, drawn in self._drawn[name].items()}
+
+    def draws(self, name: str) -> Mapping[str, Draws]:
+        return self._drawn[name]
+
+    def compared(self, name: str, other: str) -> dict[str, Any]:
+        return _compare(self._drawn[name], self._drawn[other])
+
+
+def _against_none(wish: _Figures, none: _Figures, name: str) -> dict[str, Any]:
+    """What a wish changes on the same tasks."""
+    return _compare(wish.draws(name), none.draws(name))
+
+
+def _compare(one: Mapping[str, Draws], other: Mapping[str, Draws]) -> dict[str, Any]:
+    return {
+        metric: {
+            "difference": (one[metric] - other[metric]).estimate.to_json(),
+            "ratio": (one[metric] / other[metric]).estimate.to_json(),
+        }
+        for metric in COMPARED
+        if metric in one and metric in other
+    }
+
+
+def _table(runs: Iterable[Played], of: Measure, units: int, members: int) -> Table:
+    table = np.zeros((units, members))
+    for run in runs:
+        table[run.unit, run.key.member] += of(run) or 0.0
+    return table
+
+
+def _shares(counts: Iterable[Mapping[Any, int]]) -> dict[str, float]:
+    whole: Counter[Any] = Counter()
+    for part in counts:
+        whole.update(part)
+    calls = whole.total() or 1
+    return {str(name): count / calls for name, count in whole.most_common()}
+
+
+def _refuse_unpaired(runs: Mapping[str, Sequence[Played]]) -> None:
+    if not any(runs.values()):
+        raise ConfigError("there are no runs; expected at least one")
+    played = {name: {run.key.place for run in of} for name, of in runs.items()}
+    every = set().union(*played.values())
+    for name, indices in played.items():
+        if indices != every:
+            raise ConfigError(
+                f"router {name!r}: {len(every - indices)} examples were not played; fix: run the command again"
+            )
