@@ -56,14 +56,23 @@ def rows_of(
         report: Notes the turns that are trained and those that are not, and nested runs of other policies.
     """
     report = FilterReport() if report is None else report
-    rows = [*_folded(run, run.run_id, filters, report)]
-    for nested in run.runs.values():
-        fault = _other_policy(nested, run)
-        if fault is None:
-            rows += _folded(nested, run.run_id, filters, report)
-        else:
-            report.passes(nested.run_id, fault)
-    return rows
+    runs = [run, *_same_policy(run, report)]
+    return [row for own in runs for row in _folded(_requests(own, filters, report), run.run_id)]
+
+
+def requests_of(
+    run: Trajectory, *, filters: Sequence[TurnFilter] = TURN_FILTERS, report: FilterReport | None = None
+) -> Iterator[tuple[Turn, Capture]]:
+    """The single requests that `rows_of` folds, each with its turn: what was read for one reply, and the reply.
+
+    Args:
+        run: As for `rows_of`.
+        filters: As for `rows_of`.
+        report: As for `rows_of`.
+    """
+    report = FilterReport() if report is None else report
+    for own in [run, *_same_policy(run, report)]:
+        yield from _requests(own, filters, report)
 
 
 def policy_tokens(rows: Iterable[Row]) -> Counter[str]:
@@ -74,16 +83,32 @@ def policy_tokens(rows: Iterable[Row]) -> Counter[str]:
     return tokens
 
 
-def _folded(run: Trajectory, run_id: str, filters: Sequence[TurnFilter], report: FilterReport) -> Iterator[Row]:
-    row: _Open | None = None
+def _same_policy(run: Trajectory, report: FilterReport) -> list[Trajectory]:
+    """The runs nested in a run that its policy decided; the others are noted."""
+    found = []
+    for nested in run.runs.values():
+        fault = _other_policy(nested, run)
+        if fault is None:
+            found.append(nested)
+        else:
+            report.passes(nested.run_id, fault)
+    return found
+
+
+def _requests(run: Trajectory, filters: Sequence[TurnFilter], report: FilterReport) -> Iterator[tuple[Turn, Capture]]:
     for turn in keep_turns(run, report, [*filters, lambda turn: _without_tokens(turn, run.captures)]):
         for name in turn["captures"]:
-            capture = run.captures[name]
-            if row is None or not row.continues_in(capture):
-                if row is not None:
-                    yield row.closed(run_id)
-                row = _Open(capture.prompt_token_ids)
-            row.append(turn["id"], capture)
+            yield turn, run.captures[name]
+
+
+def _folded(requests: Iterable[tuple[Turn, Capture]], run_id: str) -> Iterator[Row]:
+    row: _Open | None = None
+    for turn, capture in requests:
+        if row is None or not row.continues_in(capture):
+            if row is not None:
+                yield row.closed(run_id)
+            row = _Open(capture.prompt_token_ids)
+        row.append(turn["id"], capture)
     if row is not None:
         yield row.closed(run_id)
 
