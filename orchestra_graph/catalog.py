@@ -133,6 +133,17 @@ class Limits(_Spec):
     """Upper bound on what a model writes; used to bound the charge of an attempt that never came back."""
 
 
+class Measured(_Spec):
+    """What runs on sample tasks showed of a tool, as `orchestra describe` writes it: for people, no router reads it."""
+
+    tasks: Annotated[int, Field(gt=0)]
+    """Tasks on which it was tried and answered."""
+    success: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of them that it solved; None for a tool that states no answer."""
+    dollars: NonNegative
+    """Mean of what a call cost."""
+
+
 class ModelSpec(_Spec):
     """How a chat model is reached and what it costs; the router's own entry, and part of an expert's."""
 
@@ -178,6 +189,8 @@ class ToolSpec(ModelSpec):
     """Folder or index file of a local search."""
     target: str | None = None
     """`module:attribute` of a function, LangChain tool or compiled graph."""
+    measured: Measured | None = Field(default=None, exclude_if=lambda measured: measured is None)
+    """Not in the JSON of a line that was never measured: hashes of catalogs stay what they were."""
 
     @model_validator(mode="after")
     def _valid(self) -> ToolSpec:

@@ -41,6 +41,7 @@ from orchestra_graph.catalog import (
     Catalog,
     Latency,
     Limits,
+    Measured,
     ModelSpec,
     Price,
     ToolSpec,
@@ -58,7 +59,12 @@ _KEYWORDS = (
 ).split()
 """What a parameter may say: JSON Schema, as far as the tool-calling APIs read it."""
 
-_PARTS: Mapping[str, type[BaseModel]] = {"price": Price, "latency": Latency, "limits": Limits}
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "price": Price,
+    "latency": Latency,
+    "limits": Limits,
+    "measured": Measured,
+}
 
 _Spec = TypeVar("_Spec", bound=ModelSpec)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestra_graph.runlog.read import ReadReport, read_runs
+from orchestra_graph.turns import Turn
 
 NEWEST = 1000
 """Calls of a tool that count, from the end of the log: what was measured long ago may no longer hold."""
@@ -22,14 +24,18 @@ def seconds_by_tool(path: str | Path) -> dict[str, list[float]]:
     """
     seconds: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=NEWEST))
     for run in read_runs(path, report=ReadReport()):
-        for turn in run.turns:
-            for call in turn["decision"]["calls"]:
-                outcome = turn["outcomes"].get(call["id"])
-                if outcome is None or outcome["error"] or outcome.get("cached") or "by" in outcome:
-                    continue
-                paid = [
-                    c for k, c in turn["charges"].items() if k.startswith(f"{call['id']}#") and c["status"] == "paid"
-                ]
-                if paid:
-                    seconds[call["tool"]].append(sum(charge["seconds"] for charge in paid))
+        for tool, spent in seconds_of_calls(run.turns):
+            seconds[tool].append(spent)
     return {name: list(values) for name, values in seconds.items()}
+
+
+def seconds_of_calls(turns: Iterable[Turn]) -> Iterator[tuple[str, float]]:
+    """Tool and seconds of work of each call that was sent and answered by the tool itself."""
+    for turn in turns:
+        for call in turn["decision"]["calls"]:
+            outcome = turn["outcomes"].get(call["id"])
+            if outcome is None or outcome["error"] or outcome.get("cached") or "by" in outcome:
+                continue
+            paid = [c for k, c in turn["charges"].items() if k.startswith(f"{call['id']}#") and c["status"] == "paid"]
+            if paid:
+                yield call["tool"], sum(charge["seconds"] for charge in paid)
