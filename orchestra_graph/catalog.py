@@ -136,11 +136,11 @@ class Limits(_Spec):
 class Measured(_Spec):
     """What runs on sample tasks showed of a tool, as `orchestra describe` writes it: for people, no router reads it."""
 
-    tasks: Annotated[int, Field(gt=0)]
+    tasks: Annotated[int, Field(ge=0)] = 0
     """Tasks on which it was tried and answered."""
     success: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of them that it solved; None for a tool that states no answer."""
-    dollars: NonNegative
+    dollars: NonNegative = 0.0
     """Mean of what a call cost."""
 
 

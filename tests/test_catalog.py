@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestra_graph.catalog import Catalog, Latency, ModelSpec, Price, ToolSpec
+from orchestra_graph.catalog import Catalog, Latency, Measured, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 
 QUERY = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
@@ -184,6 +184,14 @@ def test_the_hash_follows_content() -> None:
     assert catalog.hash != catalog.reprice({"small": Price(input=9)}).hash
     assert catalog.hash != catalog.restrict(["small"]).hash
     assert len(catalog.hash) == 64
+
+
+def test_a_line_that_was_never_measured_says_nothing_of_it() -> None:
+    """Hashes in logs stay what they were."""
+    assert "measured" not in ToolSpec(name="a").model_dump(mode="json")
+    measured = ToolSpec(name="a", measured=Measured(tasks=3, dollars=0.1))
+    assert Catalog.of([measured]).hash != Catalog.of([ToolSpec(name="a")]).hash
+    assert ToolSpec.model_validate(measured.model_dump(mode="json")) == measured
 
 
 def test_terminals() -> None:

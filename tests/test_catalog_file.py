@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orchestra_graph
-from orchestra_graph.catalog import Catalog, Latency, Limits, ModelSpec, Price, ToolSpec
+from orchestra_graph.catalog import Catalog, Latency, Limits, Measured, ModelSpec, Price, ToolSpec
 from orchestra_graph.catalog_file import parse_catalog, read_catalog
 from orchestra_graph.errors import CatalogError
 from orchestra_graph.toml_lines import KeyLines
@@ -58,6 +58,7 @@ def test_every_field_reads() -> None:
         version = "2"
         path = "documents"
         target = "module:attribute"
+        measured = { tasks = 10, success = 0.7, dollars = 0.003 }
         [tools.b]
         """,
         "catalog.toml",
@@ -82,6 +83,7 @@ def test_every_field_reads() -> None:
                 version="2",
                 path="documents",
                 target="module:attribute",
+                measured=Measured(tasks=10, success=0.7, dollars=0.003),
             ),
             ToolSpec(name="b"),
         ],
@@ -175,6 +177,8 @@ def test_the_error_counts_and_names_the_file() -> None:
         ('price.input = "1"', 'price.input = "1"; expected a number'),
         ("price.input = true", "price.input = true; expected a number"),
         ("price.input = inf", "price.input = inf; expected a number"),
+        ("measured.sucess = 1", 'measured.sucess: unknown key; did you mean "success"?'),
+        ("measured.tasks = -1", "measured.tasks = -1; expected a number of at least 0"),
         ("price.inputs = 1", 'price.inputs: unknown key; did you mean "input"? expected one of input, cached_input'),
         ("latency = { p50 = 9, p95 = 3 }", "latency: p95 = 3 is below p50 = 9"),
         ("latency.p50 = 2020-01-01", "latency.p50 = 2020-01-01; expected a number"),
