@@ -50,6 +50,8 @@ def test_what_is_no_trainer_needs_nothing_heavy() -> None:
         "render",
         "evaluate.score",
         "preference_pairs",
+        "descriptions.findings",
+        "questions",
         "structured",
         "verdicts",
     ]

@@ -256,7 +256,7 @@ TOOLS: Final[Mapping[tuple[Stance, Strength], Tones]] = {
             ("Please refrain from using {tool}.", "I must ask you not to involve {tool}."),
             ("Kindly spare me {tool}.",),
         ),
-        "casual": Phrases(("Hands off {tool}!", "No way I'm touching {tool}."), ("Ugh, anything but {tool}.",)),
+        "casual": Phrases(("Hands off {tool}!", "No way I'm touching {tool}."), ("Ugh, keep me clear of {tool}.",)),
         "terse": Phrases(("Not {tool}.", "Exclude {tool}."), ("Minus {tool}.",)),
     },
     ("avoid", "mild"): {
