@@ -44,20 +44,29 @@ class Group:
         return [run.earned for run in self.measures]
 
 
-def collect(runs: Iterable[Trajectory], report: FilterReport, *, evaluate: bool = False) -> list[Group]:
+def collect(
+    runs: Iterable[Trajectory],
+    report: FilterReport,
+    *,
+    evaluate: bool = False,
+    key: Callable[[Trajectory], str] | None = None,
+) -> list[Group]:
     """Sort runs into groups, in the order of their first runs.
 
     Args:
         runs: Judged runs, in any order.
         report: Notes the runs that are in no group: for evaluation, not judged, of a policy or catalog not stated.
         evaluate: Whether runs whose purpose is `evaluate` are wanted as well.
+        key: What the runs of a group have in common; `group_id` by default, `example_id` where runs of several policies
+            are compared.
     """
+    key = group_id if key is None else key
     checks: list[RunFilter] = [unjudged, incomparable, *([] if evaluate else [for_evaluation])]
     groups: dict[str, Group] = {}
     for run in runs:
         fault = next((fault for check in checks if (fault := check(run)) is not None), None)
         if report.passes(run.run_id, fault):
-            id = group_id(run)
+            id = key(run)
             group = groups.get(id)
             if group is None:
                 group = groups[id] = Group(id, run.preferences)

@@ -1,0 +1,292 @@
+"""Data sets from run logs: which runs, which tokens, and what the card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestra_training.datasets.build import Options, build
+from orchestra_training.datasets.card import read_card
+from orchestra_training.datasets.source import file_hash, logs_of
+from orchestra_training.datasets.write import COLUMNS, Kind, read
+
+from orchestra_graph.errors import ConfigError, OrchestraError
+from orchestra_graph.runlog.encoding import dump
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.served import VLLM_SAMPLING
+from tests.training.runs import CATALOG, decided, run
+from tests.training.test_rows import MALFORMED
+
+EXACT: dict[str, Any] = {
+    "tokenizer": "models/tiny",
+    "template_hash": "t",
+    "logprobs_mode": "processed_logprobs",
+    "sampling": dict(VLLM_SAMPLING),
+    "purpose": "train",
+    "catalog": CATALOG.json_data,
+}
+
+
+def logged(
+    id: str, tools: str, *, solved: bool = True, cents: float = 1.0, task: str = "t1", **parts: Any
+) -> Trajectory:
+    """A run that called tools by their first letters, a turn each; a call is a token, what it brings another one.
+
+    The tools are told by what they are: `s` search 101, `l` large 102, `m` small 103; results are 200 more.
+    """
+    names = {"s": "search", "l": "large", "m": "small"}
+    ids = {"s": 101, "l": 102, "m": 103}
+    prompt = [1, 2, *task.encode()]
+    turns, captures = [], {}
+    for index, letter in enumerate(tools.lower()):
+        decision = MALFORMED if tools[index].isupper() else {}
+        turn = decided(index, [] if decision else [names[letter]], decision=decision)
+        turn["id"], turn["captures"] = f"{id}-{index}", [f"{id}-{index}:0"]
+        turn["charges"] = {f"{id}-{index}#0": {**next(iter(turn["charges"].values())), "dollars": cents / 100}}
+        captures[f"{id}-{index}:0"] = {
+            "id": f"{id}-{index}:0",
+            "turn": turn["id"],
+            "prompt_token_ids": prompt,
+            "token_ids": [ids[letter], 9],
+            "logprobs": [-0.5, -0.25],
+            "sampling": {"temperature": 1.0},
+        }
+        prompt = [*prompt, ids[letter], 9, ids[letter] + 200]
+        turns.append(turn)
+    return run(
+        id,
+        task={"id": task, "question": f"What is {task}?"},
+        turns=turns,
+        captures=captures,
+        **{"verdict": {"outcome": float(solved), "by": "exact"}, **EXACT, **parts},
+    )
+
+
+def log_of(path: Path, *runs: Trajectory) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [dump(run.model_dump(mode="json", exclude_none=True)) for run in runs]
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def made(tmp_path: Path, kind: Kind, *runs: Trajectory, **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    log = log_of(tmp_path / "runs.jsonl", *runs)
+    facts = build(kind, logs_of(log), tmp_path / kind, options=Options(**options))
+    return list(read(tmp_path / kind / facts["file"])), facts
+
+
+def cheap_and_dear(task: str = "t1") -> list[Trajectory]:
+    return [
+        logged(f"{task}a", "sl", cents=5, task=task),
+        logged(f"{task}b", "sm", cents=1, task=task),
+        logged(f"{task}c", "m", solved=False, cents=0.5, task=task),
+    ]
+
+
+def test_sft_takes_the_best_run_of_each_example(tmp_path: Path) -> None:
+    rows, facts = made(tmp_path, "sft", *cheap_and_dear("t1"), *cheap_and_dear("t2"))
+    assert [row["run_id"] for row in rows] == ["t1b", "t2b"]
+    assert rows[0]["input_ids"] == [1, 2, *b"t1", 101, 9, 301, 103, 9]
+    assert rows[0]["labels"] == [-100] * 4 + [101, 9, -100, 103, 9]
+    assert rows[0]["turns"] == ["t1b-0", "t1b-1"]
+    assert facts["chosen"] == {"kept": 2, "left_out": {"not_chosen: unsolved": 2, "not_chosen: worse": 2}}
+    assert facts["fidelity"] == {"exact": 2} and facts["tokenizer"] == "tiny"
+
+
+def test_sft_takes_all_solved_runs_under_a_price(tmp_path: Path) -> None:
+    rows, facts = made(tmp_path, "sft", *cheap_and_dear(), logged("d", "mm", cents=2), best=None, max_dollars=0.05)
+    assert [row["run_id"] for row in rows] == ["t1b", "d"]
+    assert facts["chosen"]["left_out"] == {"not_chosen: price": 1, "not_chosen: unsolved": 1}
+    assert facts["options"] == {"reward": "guarded", "best": None, "max_dollars": 0.05, "evaluate": False}
+
+
+def test_sft_follows_no_run_that_others_solved(tmp_path: Path) -> None:
+    closed = logged("a", "s", stopped_by="turns")
+    with pytest.raises(ConfigError, match=r"nothing for sft in .*: 1 not_chosen: other_answer"):
+        made(tmp_path, "sft", closed)
+
+
+def test_dpo_sets_decisions_after_the_same_tokens_against_each_other(tmp_path: Path) -> None:
+    rows, facts = made(tmp_path, "dpo", *cheap_and_dear())
+    first, second = rows
+    assert (first["prompt_ids"], first["chosen_ids"], first["rejected_ids"]) == ([1, 2, *b"t1"], [101, 9], [103, 9])
+    assert (second["prompt_ids"], second["chosen_ids"], second["rejected_ids"]) == (
+        [1, 2, *b"t1", 101, 9, 301],
+        [103, 9],
+        [102, 9],
+    )
+    assert first["chosen_reward"] == pytest.approx(
+        (first_earned := second["chosen_reward"]) / 2 + second["rejected_reward"] / 2
+    )
+    assert (second["chosen_run"], second["rejected_run"]) == ("t1b", "t1a") and first_earned > second["rejected_reward"]
+    assert facts["examples"] == 2
+
+
+def test_dpo_compares_what_was_decided_and_not_how_it_was_worded(tmp_path: Path) -> None:
+    worded = logged("w", "sl", cents=9).model_dump(mode="json")
+    worded["captures"]["w-0:0"] |= {"token_ids": [77, 101, 9], "logprobs": [-0.5] * 3}
+    worded["captures"]["w-1:0"]["prompt_token_ids"].insert(4, 77)
+    rows, _ = made(
+        tmp_path, "dpo", logged("b", "sm"), Trajectory.model_validate(worded), logged("c", "m", solved=False)
+    )
+    assert [(row["chosen_ids"], row["rejected_ids"]) for row in rows] == [([101, 9], [103, 9])]
+
+
+def test_dpo_leaves_out_small_differences_and_groups_that_are_alike(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 homogeneous: all_solved"):
+        made(tmp_path, "dpo", *[logged(id, "s") for id in "abc"])
+    with pytest.raises(ConfigError, match="nothing for dpo"):
+        made(tmp_path, "dpo", *cheap_and_dear(), margin=5)
+
+
+def test_examples_are_not_mixed(tmp_path: Path) -> None:
+    mixed = [run for pair in zip(cheap_and_dear("t1"), cheap_and_dear("t2"), strict=True) for run in pair]
+    rows, _ = made(tmp_path, "dpo", *mixed)
+    assert len(rows) == 4
+    assert all(row["chosen_run"][:2] == row["rejected_run"][:2] for row in rows)
+
+
+def test_kto_labels_single_replies(tmp_path: Path) -> None:
+    runs = [*cheap_and_dear(), logged("d", "sM", solved=False), logged("e", "s", verdict=None)]
+    rows, facts = made(tmp_path, "kto", *runs)
+    assert [(row["turn"], row["completion_ids"], row["label"]) for row in rows] == [
+        ("t1a-0", [101, 9], True),
+        ("t1a-1", [102, 9], True),
+        ("t1b-0", [101, 9], True),
+        ("t1b-1", [103, 9], True),
+        ("t1c-0", [103, 9], False),
+        ("d-0", [101, 9], False),
+    ]
+    assert rows[1]["prompt_ids"] == [1, 2, *b"t1", 101, 9, 301]
+    assert facts["runs"]["left_out"] == {"unjudged: no_verdict": 1}
+    assert facts["turns"] == {"kept": 6, "left_out": {"bad_format: no_call": 1}}
+    assert facts["columns"]["label"] == {"true": 4, "false": 2}
+
+
+def test_grpo_lists_each_task_once(tmp_path: Path) -> None:
+    rows, _ = made(tmp_path, "grpo", *cheap_and_dear("t1"), run("x", purpose="serve"), logged("y", "s", verdict=None))
+    assert [(row["task_id"], row["runs"], row["judged"], row["solved"]) for row in rows] == [
+        ("t1", 4, 3, 2),
+        ("t1", 1, 1, 1),
+    ]
+    assert rows[0]["prompt"] == [{"role": "user", "content": "What is t1?"}]
+    assert '"accuracy"' in rows[0]["preferences"] and '"search"' in rows[0]["catalog"]
+
+
+def test_replay_holds_exact_rows_with_advantages(tmp_path: Path) -> None:
+    alike = [logged(f"x{n}", "s", task="t3") for n in range(2)]
+    served = logged("s", "s", constraint="required")
+    rows, facts = made(tmp_path, "replay", *cheap_and_dear(), *alike, served)
+    assert [row["run_id"] for row in rows] == ["t1a", "t1b", "t1c"]
+    assert rows[0]["completion_ids"] == [101, 9, 301, 102, 9]
+    assert rows[0]["mask"] == [1, 1, 0, 1, 1] and rows[0]["logprobs"] == [-0.5, -0.25, 0.0, -0.5, -0.25]
+    assert [row["policy_tokens"] for row in rows] == [4, 4, 2] and {row["step"] for row in rows} == {3}
+    assert sum(row["advantage"] for row in rows) == pytest.approx(0)
+    assert rows[1]["reward"] > rows[0]["reward"] > rows[2]["reward"] == 0
+    assert facts["runs"]["left_out"] == {"fidelity: ids": 1}
+    assert facts["chosen"]["left_out"] == {"homogeneous: all_solved": 2}
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "kto", "grpo", "replay"])
+def test_runs_that_measure_a_policy_are_refused_unless_wanted(tmp_path: Path, kind: Kind) -> None:
+    runs = [
+        *cheap_and_dear("t1"),
+        *(run.model_copy(update={"purpose": "evaluate"}) for run in cheap_and_dear("t2")),
+    ]
+    rows, facts = made(tmp_path / "without", kind, *runs)
+    assert facts["runs"]["left_out"] == {"for_evaluation: evaluate": 3}
+    more, facts = made(tmp_path / "with", kind, *runs, evaluate=True)
+    assert len(more) == 2 * len(rows) and facts["runs"]["left_out"] == {} and facts["options"]["evaluate"]
+
+
+def test_tokens_of_another_tokenizer_and_text_are_left_out(tmp_path: Path) -> None:
+    other = logged("o", "s", task="t2", tokenizer="other")
+    text = run("text", purpose="train", task={"id": "t3", "question": "?"})
+    rows, facts = made(tmp_path, "sft", *cheap_and_dear(), other, text)
+    assert [row["run_id"] for row in rows] == ["t1b"]
+    assert facts["runs"]["left_out"] == {"fidelity: other_tokenizer": 1, "fidelity: text": 1}
+
+
+def test_a_folder_of_a_harvest_gives_one_split(tmp_path: Path) -> None:
+    log_of(tmp_path / "data" / "train.jsonl", *cheap_and_dear("t1"))
+    log_of(tmp_path / "data" / "test.jsonl", *cheap_and_dear("t2"))
+    assert [run.run_id for run in logs_of(tmp_path / "data", "test")] == ["t2a", "t2b", "t2c"]
+    assert len(list(logs_of(tmp_path / "data"))) == 6
+    with pytest.raises(ConfigError, match=r"split = 'other'; .* has test, train"):
+        logs_of(tmp_path / "data", "other")
+    with pytest.raises(ConfigError, match="expected a run log"):
+        logs_of(tmp_path)
+
+
+def test_a_run_that_two_logs_have_counts_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        log_of(tmp_path / "data" / f"{name}.jsonl", *cheap_and_dear())
+    facts = build("kto", logs_of(tmp_path / "data"), tmp_path / "kto")
+    assert facts["examples"] == 5 and facts["read"]["duplicates"] == 3
+
+
+def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+    from huggingface_hub import DatasetCard  # noqa: PLC0415  (slow to import)
+
+    torn = log_of(tmp_path / "data" / "train.jsonl", *cheap_and_dear())
+    torn.write_bytes(torn.read_bytes() + b'{"version":1,"run_id":"torn"')
+    facts = build("sft", logs_of(tmp_path / "data", "train"), tmp_path / "sft")
+    card = DatasetCard.load(tmp_path / "sft" / "README.md")
+    assert card.data.tags == ["orchestra-graph", "router", "sft"]
+    assert card.data.configs[0]["data_files"] == [{"split": "train", "path": facts["file"]}]
+    assert card.data["orchestra_graph"] == facts == read_card(tmp_path / "sft")
+    assert facts["sources"] == [
+        {"file": "train.jsonl", "bytes": torn.stat().st_size, "sha256": file_hash(torn)},
+    ]
+    assert facts["sha256"] == file_hash(tmp_path / "sft" / facts["file"])
+    for shown in (facts["sha256"], facts["sources"][0]["sha256"], "| lines | torn | 1 |", "| exact | 1 |"):
+        assert shown in card.text
+    assert str(tmp_path) not in card.content
+
+
+def test_a_build_that_fails_leaves_nothing_and_overwrites_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing for replay"):
+        made(tmp_path, "replay", run("text"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.jsonl"]
+    made(tmp_path, "kto", *cheap_and_dear())
+    with pytest.raises(ConfigError, match="is there already; expected a new folder"):
+        made(tmp_path, "kto", *cheap_and_dear())
+    with pytest.raises(OrchestraError, match="no such run log"):
+        build(
+            "sft",
+            logs_of(log_of(tmp_path / "gone.jsonl", *cheap_and_dear())),
+            tmp_path / "sft",
+            watch=removing(tmp_path),
+        )
+    assert not (tmp_path / "sft").exists() and not list(tmp_path.glob(".*"))
+
+
+def removing(folder: Path) -> Any:
+    def watch(runs: Any) -> Any:
+        (folder / "gone.jsonl").unlink(missing_ok=True)
+        return runs
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best": 0}, "best = 0; expected a number from 1 on"),
+        ({"margin": -1.0}, r"margin = -1\.0; expected"),
+        ({"max_dollars": float("nan")}, "max_dollars = nan"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options(**options)
+
+
+@pytest.mark.parametrize("kind", list(COLUMNS))
+def test_hugging_face_reads_it(tmp_path: Path, kind: Kind) -> None:
+    from datasets import load_dataset  # noqa: PLC0415  (takes seconds)
+
+    rows, _ = made(tmp_path, kind, *cheap_and_dear("t1"), *cheap_and_dear("t2"))
+    loaded = load_dataset(str(tmp_path / kind), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"] and loaded["train"].to_list() == rows

@@ -1,0 +1,185 @@
+"""Builds a data set: a folder with one Parquet file and a card, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import inf, isinf
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from orchestra_graph.engine import versions
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.datasets import kinds
+from orchestra_training.datasets.card import NAME, card
+from orchestra_training.datasets.facts import of_examples, read_facts, told
+from orchestra_training.datasets.selection import Selection
+from orchestra_training.datasets.source import Logs, file_hash
+from orchestra_training.datasets.write import Kind, read, write
+from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.render import Renderer
+from orchestra_training.reward.guarded import guarded
+from orchestra_training.reward.paper import paper
+
+RewardName = Literal["guarded", "paper"]
+REWARDS: Final[dict[RewardName, Any]] = {"guarded": guarded, "paper": paper}
+
+NEEDS: Final[dict[Kind, Literal["exact", "ids"] | None]] = {
+    "sft": "ids",
+    "dpo": "ids",
+    "kto": "ids",
+    "grpo": None,
+    "replay": "exact",
+}
+"""The least fidelity of a kind's runs."""
+
+Watch = Callable[[Iterable[Trajectory]], Iterable[Trajectory]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a data set is made of; what a kind has no use for is not looked at."""
+
+    reward: RewardName = "guarded"
+    """Compares the runs of one example (sft, dpo) or group (replay)."""
+    best: int | None = 1
+    """sft: how many solved runs of an example, the best first; None takes all."""
+    max_dollars: float = inf
+    """sft: what a run may have cost."""
+    margin: float = LEAST_SPREAD
+    """dpo: by how much the chosen decision has to earn more."""
+    evaluate: bool = False
+    """Whether runs whose purpose is `evaluate` are taken as well: they then measure nothing any more."""
+
+    def __post_init__(self) -> None:
+        if self.best is not None and self.best < 1:
+            raise ConfigError(f"best = {self.best}; expected a number from 1 on, or none for all")
+        if not self.max_dollars >= 0 or not self.margin >= 0:
+            raise ConfigError(f"max_dollars = {self.max_dollars}, margin = {self.margin}; expected numbers from 0 on")
+
+
+def build(
+    kind: Kind,
+    logs: Logs,
+    to: str | Path,
+    *,
+    options: Options | None = None,
+    renderer: Renderer | None = None,
+    split: str = "train",
+    command: str = "orchestra data build",
+    watch: Watch = iter,
+) -> dict[str, Any]:
+    """Write a data set.
+
+    Args:
+        kind: What for.
+        logs: Judged runs; they are read twice where runs are compared with each other.
+        to: Folder; must not be there, or be empty.
+        options: Which runs.
+        renderer: Gives tokens to runs that have none (fidelity `rendered`); not for `replay`.
+        split: Name of the split that the data set is.
+        command: What the card says it was made with.
+        watch: Goes around each reading of the runs, to show progress.
+
+    Returns:
+        What the card states: counts, what was left out with its reasons, fidelity, hashes.
+
+    Raises:
+        ConfigError: The folder is taken, nothing is left to write, or the renderer does not fit.
+        RunLogError: A log cannot be opened.
+    """
+    if kind == "replay" and renderer is not None:
+        raise ConfigError("replay takes the logprobs of the server; rendered tokens have none")
+    options, folder = options or Options(), Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; expected a new folder")
+    selection = Selection(needs=NEEDS[kind], evaluate=options.evaluate, renderer=renderer)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        file = part / f"{split}-00000-of-00001.parquet"
+        count = write(_examples(kind, _Watched(logs, watch), selection, options), kind, file)
+        facts = _facts(kind, logs, selection, options, split, command, file, count)
+        if not count:
+            raise ConfigError(f"nothing for {kind} in {', '.join(map(str, logs.paths))}: {_why(facts)}")
+        (part / NAME).write_text(card(facts), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    logs: Logs
+    watch: Watch
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return iter(self.watch(self.logs))
+
+
+def _examples(kind: Kind, runs: kinds.Runs, selection: Selection, options: Options) -> Iterator[kinds.Example]:
+    reward = REWARDS[options.reward]
+    match kind:
+        case "sft":
+            return kinds.sft(runs, selection, reward=reward, best=options.best, max_dollars=options.max_dollars)
+        case "dpo":
+            return kinds.dpo(runs, selection, reward=reward, margin=options.margin)
+        case "kto":
+            return kinds.kto(runs, selection)
+        case "grpo":
+            return kinds.grpo(runs, selection)
+        case "replay":
+            return kinds.replay(runs, selection, reward=reward)
+
+
+def _facts(
+    kind: Kind,
+    logs: Logs,
+    selection: Selection,
+    options: Options,
+    split: str,
+    command: str,
+    file: Path,
+    count: int,
+) -> dict[str, Any]:
+    reports, renderer = selection.reports, selection.renderer
+    used: dict[Kind, tuple[str, ...]] = {"sft": ("reward", "best", "max_dollars"), "dpo": ("reward", "margin")}
+    used["replay"] = ("reward",)
+    rendered = {"protocol": renderer.protocol.name, "template": renderer.template_hash} if renderer else {}
+    return {
+        "kind": kind,
+        "split": split,
+        "examples": count,
+        "file": file.name,
+        "sha256": file_hash(file),
+        "command": command,
+        "sources": logs.described(),
+        "read": read_facts(logs),
+        "runs": told(reports.runs),
+        "chosen": told(reports.chosen),
+        "turns": told(reports.turns),
+        "fidelity": dict(reports.fidelity),
+        "tokenizer": selection.tokenizer,
+        "options": {name: _finite(getattr(options, name)) for name in (*used.get(kind, ()), "evaluate")} | rendered,
+        "columns": of_examples(read(file))[0],
+        "versions": versions(),
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and isinf(value) else value
+
+
+def _why(facts: dict[str, Any]) -> str:
+    """What was left out, most often first."""
+    left_out: dict[str, int] = {}
+    for stage in ("runs", "chosen", "turns"):
+        left_out |= facts[stage]["left_out"]
+    most = sorted(left_out.items(), key=lambda item: -item[1])
+    return "; ".join(f"{count} {reason}" for reason, count in most) or f"{facts['read']['runs']} runs read"

@@ -1,0 +1,91 @@
+"""Which runs a data set may hold, and with which tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.filters import Fault, FilterReport, for_evaluation
+from orchestra_training.harvest.fidelity import Fidelity, fidelity
+from orchestra_training.render import Renderer
+
+
+@dataclass(slots=True)
+class Reports:
+    """What was kept and what was left out, stage by stage."""
+
+    runs: FilterReport = field(default_factory=FilterReport)
+    """Runs that may be in the data set at all."""
+    chosen: FilterReport = field(default_factory=FilterReport)
+    """Those of them that are."""
+    turns: FilterReport = field(default_factory=FilterReport)
+    """Turns of those."""
+    fidelity: Counter[Fidelity] = field(default_factory=Counter)
+    """Of those."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Selection:
+    """What a data set asks of its runs."""
+
+    needs: Literal["exact", "ids"] | None
+    """The least fidelity; a renderer makes up for what is below `ids`. None where no tokens are wanted."""
+    evaluate: bool = False
+    """Whether runs whose purpose is `evaluate` are wanted as well."""
+    renderer: Renderer | None = None
+    """Gives tokens to runs that have none, or those of another tokenizer."""
+    tokenizer: str | None = None
+    """Name of the one whose ids the data set holds: the renderer's, else that of the first run."""
+    reports: Reports = field(default_factory=Reports)
+
+    def __post_init__(self) -> None:
+        if self.renderer is not None:
+            self.tokenizer = self.renderer.name
+
+    def admitted(self, runs: Iterable[Trajectory]) -> Iterator[Trajectory]:
+        """Runs that may be in the data set; those that may not are noted, the others are for the caller to note."""
+        for run in runs:
+            fault = self._fault(run)
+            if fault is None:
+                yield run
+            else:
+                self.reports.runs.passes(run.run_id, fault)
+
+    def with_tokens(self, runs: Iterable[Trajectory], chosen: Container[str]) -> Iterator[Trajectory]:
+        """Those of the admitted runs that were chosen, with tokens; their fidelity is counted."""
+        for run in runs:
+            if run.run_id in chosen:
+                yield self.tokens_of(run)
+
+    def tokens_of(self, run: Trajectory) -> Trajectory:
+        """An admitted run with tokens; its fidelity is counted."""
+        if self._shortfall(run) is not None and self.renderer is not None:
+            self.reports.fidelity["rendered"] += 1
+            return self.renderer.render(run)
+        self.reports.fidelity[fidelity(run).fidelity] += 1
+        return run
+
+    def _fault(self, run: Trajectory) -> Fault | None:
+        fault = None if self.evaluate else for_evaluation(run)
+        if fault is not None:
+            return fault
+        return self._shortfall(run) if self.needs is not None and self.renderer is None else None
+
+    def _shortfall(self, run: Trajectory) -> Fault | None:
+        """What keeps a run's own tokens out of the data set."""
+        stated = fidelity(run)
+        if stated.fidelity != "exact" and self.needs == "exact":
+            return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected exact")
+        if stated.fidelity not in ("exact", "ids"):
+            fix = "fix: name a tokenizer to render it with"
+            return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected ids or exact; {fix}")
+        name = None if run.tokenizer is None else Path(run.tokenizer).name
+        if self.tokenizer is None:
+            self.tokenizer = name
+        if name != self.tokenizer:
+            return Fault("fidelity", "other_tokenizer", f"tokenizer = {run.tokenizer!r}; expected {self.tokenizer!r}")
+        return None

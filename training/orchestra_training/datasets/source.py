@@ -1,0 +1,72 @@
+"""Run logs to build from: files, or what `orchestra harvest` wrote. They are read as often as needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.runlog.read import ReadReport, read_runs
+from orchestra_graph.runlog.record import Trajectory
+
+SUFFIXES: Final = (".jsonl", ".jsonl.zst")
+
+
+@dataclass(slots=True)
+class Logs:
+    """Run logs, one after the other; of runs with the same id the first is given."""
+
+    paths: list[Path]
+    read: ReadReport = field(default_factory=ReadReport)
+    """What the last reading found."""
+    duplicates: int = 0
+    """Runs of the last reading that another log had, too."""
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        self.read, self.duplicates = ReadReport(), 0
+        seen: set[str] = set()
+        for path in self.paths:
+            for run in read_runs(path, report=self.read):
+                if run.run_id in seen:
+                    self.duplicates += 1
+                else:
+                    seen.add(run.run_id)
+                    yield run
+
+    def described(self) -> list[dict[str, Any]]:
+        """Name, size and SHA-256 of each file."""
+        return [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in self.paths]
+
+
+def logs_of(path: str | Path, split: str | None = None) -> Logs:
+    """The run logs at a path.
+
+    Args:
+        path: A log, or a folder of logs.
+        split: Of a folder with a log for each split, as a harvest writes them, that of this one is taken; of any other
+            folder, and where it is None, all logs.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    place = Path(path)
+    if place.is_file():
+        return Logs([place])
+    found = sorted(file for file in place.glob("*") if file.name.endswith(SUFFIXES) and file.is_file())
+    if not found:
+        raise ConfigError(f"{place}: expected a run log, *.jsonl or *.jsonl.zst, or a folder with some")
+    by_split = {file.name.partition(".")[0]: file for file in found}
+    if split is None or not by_split.keys() & {"train", "test"}:
+        return Logs(found)
+    if split not in by_split:
+        raise ConfigError(f"split = {split!r}; {place} has {', '.join(by_split)}")
+    return Logs([by_split[split]])
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
