@@ -23,7 +23,9 @@ EXPECTED = {
     "agent_middleware.py": "The shop in Bern is open from 9 to 17. (answer, $",
     "approval.py": "large{} may cost up to $0.10. Send it? [y/n] y\nanswer: It is 42.",
     "nested.py": "answer: Basel is older.\n",
+    "preference_pairs.py": "answer: 42",
     "quickstart.py": "answer: 9 to 17 for $0.0000",
+    "score_runs.py": "24 runs in groups, left out: {}\nrules: utility 0.",
     "streaming.py": "  46  (",
     "support_graph.py": "chatbot: We are open from 9 to 17. ($",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,17 +12,9 @@ from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.workbench import SKILLS, Workbench
 from orchestra_graph.workbench.task import Task
+from orchestra_training.evaluate.examples import Trial
 from orchestra_training.questions import Judges, Question
 from orchestra_training.verdicts.ruling import ruling
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one run of a sample needs."""
-
-    tools: Sequence[Tool]
-    verdict: Callable[[str | None], Awaitable[Verdict]]
-    """Judges the run's answer once the run has ended."""
 
 
 @dataclass(frozen=True, slots=True)
