@@ -280,6 +280,10 @@ base_url = "{url}"
 terminal = true
 limits = {{ retries = 0 }}
 price = {{ input = 1, output = 1 }}
+
+[tools.keyless]
+kind = "function"
+api_key_env = "NO_SUCH_KEY"
 """
 PENS = """\
 version = 1

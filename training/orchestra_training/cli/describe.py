@@ -68,7 +68,7 @@ def describe(
     names = _names(read, tool or [])
     describer = None if writer is None else Describer(chat_model("--writer", writer, lines))
     asked = None if judge is None else Judge(chat_model("--judge", judge, lines), name=judge)
-    samples = _samples(read, tasks, asked, count, seed)
+    samples = _samples(read, names, tasks, asked, count, seed)
     run_log = None if log is None else open_log(log)
     findings: list[Finding] = []
 
@@ -110,7 +110,7 @@ def describe(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(str(path), [f"cannot be read ({error}); expected a catalog in TOML"]) from error
 
@@ -124,13 +124,18 @@ def _names(catalog: Catalog, wanted: Sequence[str]) -> list[str]:
     return names
 
 
-def _samples(catalog: Catalog, tasks: Path | None, judge: Judge | None, count: int, seed: int) -> list[Sample]:
+def _samples(
+    catalog: Catalog, names: Sequence[str], tasks: Path | None, judge: Judge | None, count: int, seed: int
+) -> list[Sample]:
     if tasks is None:
         return workbench_samples(catalog, count, seed=seed)
     questions = read_questions(tasks)
     is_mathematical = any(question.verdict == "mathematics" for question in questions)
     judges = Judges(mathematics=Mathematics(Bubblewrap()) if is_mathematical else None, judge=judge)
-    return question_samples(questions, build_tools(catalog, os.environ), judges, count, seed=seed)
+    is_searching = any(catalog.tools[name].role == "search" for name in names)
+    retrievers = [name for name, spec in catalog.tools.items() if is_searching and spec.kind == "search"]
+    tools = build_tools(catalog.restrict([*names, *retrievers]), os.environ)
+    return question_samples(questions, tools, judges, count, seed=seed)
 
 
 def _write(path: Path, text: str) -> None:
