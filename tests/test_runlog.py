@@ -19,7 +19,7 @@ from orchestra_graph.errors import RunLogError
 from orchestra_graph.journal import lost
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.runlog.read import read_run, read_runs
+from orchestra_graph.runlog.read import ReadReport, read_lines, read_run, read_runs
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.runlog.repair import repair
 from tests.runs import NAMES, capture, read, spools, tear, trajectory, turn
@@ -140,6 +140,47 @@ def test_a_verdict_stays_with_a_run_whose_newest_line_is_torn(path: Path) -> Non
     tear(path)
     [run], report = read(path)
     assert (run.verdict, report.faults["torn"]) == (ruling, 1)
+
+
+def test_a_catalog_that_was_read_before_is_not_read_again_and_runs_share_it(path: Path) -> None:
+    log = RunLog(path)
+    one, other = (Catalog.of([ToolSpec(name="search", price=Price(per_call=price))]) for price in (0.01, 0.02))
+    for id, catalog in [("a", one), ("b", other), ("c", one)]:
+        log.finish(id, trajectory(catalog=catalog.json_data, catalog_hash=catalog.hash))
+    (a, b, c), _ = read(path)
+    assert (a.catalog, b.catalog, c.catalog) == (one, other, one)
+    assert a.catalog is c.catalog
+
+
+def test_what_looks_like_the_catalog_elsewhere_in_a_line_stays_there(path: Path) -> None:
+    log = RunLog(path)
+    catalog = Catalog.of([ToolSpec(name="search")])
+    named = {"catalog": catalog.json_data, "catalog_hash": catalog.hash}
+    log.finish("a", trajectory(task={"question": "?", **named}))
+    log.finish("b", trajectory(task={"question": "?", **named}, **named))
+    log.finish("c", trajectory(**named))
+    log.finish("d", trajectory(catalog_hash=catalog.hash, catalog=catalog.json_data))
+    runs, _ = read(path)
+    assert [run.task.model_extra for run in runs] == [named, named, {}, {}]
+    assert [run.catalog for run in runs] == [None, catalog, catalog, catalog]
+
+
+def test_a_wrong_catalog_is_told_like_any_other_field(path: Path) -> None:
+    catalog = {"tools": {"search": {"name": "search", "price": {"per_call": -1}}}}
+    RunLog(path).finish("a", trajectory(catalog=catalog, catalog_hash="h"))
+    _, report = read(path)
+    assert report.problems == [
+        f"{path}:1: invalid: catalog.tools.search.price.per_call = '-1': Input should be greater than or equal to 0"
+    ]
+
+
+def test_runs_that_are_known_are_passed_over_and_counted(path: Path) -> None:
+    log, report = RunLog(path), ReadReport()
+    for id in "ab":
+        log.finish(id, trajectory())
+    [found] = read_lines(path, report=report, known={"a"})
+    assert (found.run.run_id, report.runs, report.known, report.lines) == ("b", 1, 1, 2)
+    assert json.loads(found.line)["run_id"] == "b"
 
 
 def test_an_unknown_run_and_a_missing_log_are_one_clear_error(path: Path) -> None:

@@ -3,6 +3,9 @@
 Only the last line of a run id counts, with the verdict of a later line that only judges the run. The first pass notes
 where lines begin, the second decodes one at a time, so memory does not grow with the length of lines. A line that
 cannot be read is reported with its place and reason, and the line of the same run before it stands in for it.
+
+A line repeats the whole catalog, which is most of it and costs more to validate than the rest: one that was read
+before, to the byte, is not read again. Runs share the object.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.encoding import TRAJECTORY_VERSION, load
 from orchestra_graph.runlog.files import COMPRESSED, Line, lines, read_line, size_between_writes
@@ -25,6 +29,14 @@ from orchestra_graph.runlog.spool import spool_folder
 
 _LOGGER = logging.getLogger(__name__)
 _HEAD = re.compile(rb'\{"version":(\d+),"run_id":"([^"\\]+)",')
+
+_CATALOG: Final = b'"catalog":'
+_AFTER_CATALOG: Final = b',"catalog_hash":"'
+_STAND_IN: Final = b'"\\u0000 the catalog"'
+_STAND_IN_TEXT: Final = "\0 the catalog"
+"""No catalog, and no text that anybody writes in its place."""
+_MOST_CATALOGS: Final = 256
+"""Catalogs that are kept: some ten megabytes."""
 
 Fault = Literal["torn", "foreign", "version", "invalid", "alone"]
 """Cut short or no JSON; JSON of something else; another format version; a run with a wrong field; a verdict of a run
@@ -39,6 +51,8 @@ class ReadReport:
     runs: int = 0
     superseded: int = 0
     """Earlier lines of runs that have a later one."""
+    known: int = 0
+    """Runs that the reader asked to pass over."""
     verdicts: int = 0
     """Lines that only judge a run; the last one of a run is its verdict."""
     faults: Counter[Fault] = field(default_factory=Counter)
@@ -69,6 +83,16 @@ class _Judged(BaseModel):
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedRun:
+    """A run of a log, and the line that holds it."""
+
+    run: Trajectory
+    line: bytes
+    is_judged_later: bool
+    """Whether the verdict is from another line."""
+
+
 def read_runs(path: str | Path, *, report: ReadReport | None = None) -> Iterator[Trajectory]:
     """All runs of a log, in the order of their last lines.
 
@@ -80,16 +104,35 @@ def read_runs(path: str | Path, *, report: ReadReport | None = None) -> Iterator
         RunLogError: The file cannot be opened.
     """
     found = ReadReport() if report is None else report
-    with _open(Path(path)) as file:
-        places = _index(Path(path), file, found)
-        for run_places in sorted(places.values(), key=lambda run: run[-1]):
-            run = _last_readable(Path(path), file, run_places, found)
-            if run is not None:
-                found.runs += 1
-                yield run
+    for logged in read_lines(path, report=found):
+        yield logged.run
     if report is None:
         for problem in found.problems:
             _LOGGER.warning("%s", problem)
+
+
+def read_lines(path: str | Path, *, report: ReadReport, known: Container[str] = ()) -> Iterator[LoggedRun]:
+    """All runs of a log with their lines, in the order of their last lines.
+
+    Args:
+        path: The log.
+        report: Filled while reading.
+        known: Ids of runs that are not wanted; their lines are counted and not decoded.
+
+    Raises:
+        RunLogError: The file cannot be opened.
+    """
+    catalogs = _Catalogs()
+    with _open(Path(path)) as file:
+        places = _index(Path(path), file, report)
+        for run_id, run_places in sorted(places.items(), key=lambda run: run[1][-1]):
+            if run_id in known:
+                report.known += 1
+                continue
+            found = _last_readable(Path(path), file, run_places, report, catalogs)
+            if found is not None:
+                report.runs += 1
+                yield found
 
 
 def read_run(path: str | Path, run_id: str) -> Trajectory:
@@ -113,8 +156,9 @@ def find_runs(path: Path, run_ids: set[str]) -> dict[str, Trajectory]:
     report = ReadReport()
     with _open(path) as file:
         places = _index(path, file, report)
-        runs = {id: _last_readable(path, file, places[id], report) for id in run_ids if id in places}
-    return {id: run for id, run in runs.items() if run is not None}
+        catalogs = _Catalogs()
+        found = {id: _last_readable(path, file, places[id], report, catalogs) for id in run_ids if id in places}
+    return {id: logged.run for id, logged in found.items() if logged is not None}
 
 
 def _open(path: Path) -> BinaryIO:
@@ -176,19 +220,22 @@ def _decode(data: bytes) -> object:
         raise _UnreadableError("torn", f"no JSON: {error}") from error
 
 
-def _last_readable(path: Path, file: BinaryIO, places: list[_Place], report: ReadReport) -> Trajectory | None:
+def _last_readable(
+    path: Path, file: BinaryIO, places: list[_Place], report: ReadReport, catalogs: _Catalogs
+) -> LoggedRun | None:
     """The run as its last line that can be read tells it, with the newest verdict after that line."""
     verdict: Verdict | None = None
     for position, (offset, number) in reversed(list(enumerate(places))):
         data = read_line(file, offset, compressed=path.suffix == COMPRESSED)
         try:
-            found = _content(data)
+            found = _content(data, catalogs)
         except _UnreadableError as error:
             report.add(path, number, error.fault, str(error))
             continue
         if isinstance(found, Trajectory):
             report.superseded += position
-            return found if verdict is None else found.model_copy(update={"verdict": verdict})
+            run = found if verdict is None else found.model_copy(update={"verdict": verdict})
+            return LoggedRun(run, data, verdict is not None)
         report.verdicts += 1
         verdict = verdict or found
     if verdict is not None:
@@ -196,9 +243,39 @@ def _last_readable(path: Path, file: BinaryIO, places: list[_Place], report: Rea
     return None
 
 
-def _content(data: bytes) -> Trajectory | Verdict:
+class _Catalogs:
+    """Catalogs by the bytes that stand in the lines."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Catalog] = {}
+
+    def decode(self, line: bytes) -> object:
+        """A line's record, with its catalog validated where it was read before or stands where writers put it."""
+        start = line.find(_CATALOG) + len(_CATALOG)
+        end = line.find(_AFTER_CATALOG, start)
+        catalog = self._catalog(line[start:end]) if len(_CATALOG) <= start < end else None
+        if catalog is not None:
+            record = _decode(b"".join((line[:start], _STAND_IN, line[end:])))
+            if isinstance(record, dict) and record.get("catalog") == _STAND_IN_TEXT:
+                return {**record, "catalog": catalog}
+        return _decode(line)  # there is none, or what was found is not the run's own
+
+    def _catalog(self, data: bytes) -> Catalog | None:
+        known = self._known.get(data)
+        if known is None:
+            try:
+                known = Catalog.model_validate_json(data)
+            except ValidationError:  # the whole line's error will name the field
+                return None
+            if len(self._known) >= _MOST_CATALOGS:
+                del self._known[next(iter(self._known))]
+            self._known[data] = known
+        return known
+
+
+def _content(data: bytes, catalogs: _Catalogs) -> Trajectory | Verdict:
     """The run of a line, or the verdict of one that only judges."""
-    record = _decode(data)
+    record = catalogs.decode(data)
     model = _Judged if isinstance(record, dict) and record.keys() == _Judged.model_fields.keys() else Trajectory
     try:
         content = model.model_validate(record)
