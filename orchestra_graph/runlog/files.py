@@ -51,6 +51,7 @@ class Appender:
         self.path = path
         self._lock = threading.Lock()  # threads share the descriptor, so `flock` does not keep them apart
         self._pid = os.getpid()
+        self._compressor = _compressor()
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None
         """Device and inode of the open file."""
@@ -67,11 +68,12 @@ class Appender:
         Raises:
             OSError: The record could not be written, or only a part of it.
         """
-        packed = _compress(line) if self.path.suffix == COMPRESSED else None
         if self._pid != os.getpid():  # a fork: its parent's lock on the file would be its own
             self._lock, self._pid = threading.Lock(), os.getpid()
+            self._compressor = _compressor()
             self._close()
         with self._lock:
+            packed = self._compressor.compress(line) if self.path.suffix == COMPRESSED else None
             descriptor = self._current()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             try:
@@ -167,8 +169,9 @@ def _is_torn(descriptor: int) -> bool:
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
-def _compress(line: bytes) -> bytes:
-    return zstandard.ZstdCompressor(write_checksum=True).compress(line)
+def _compressor() -> zstandard.ZstdCompressor:
+    """For one thread at a time."""
+    return zstandard.ZstdCompressor(write_checksum=True)
 
 
 def _read_frame(file: BinaryIO, offset: int) -> tuple[bytes | None, int]:

@@ -46,6 +46,8 @@ def test_what_is_no_trainer_needs_nothing_heavy() -> None:
         "reward",
         "filters",
         "groups",
+        "harvest.gather",
+        "harvest.logs",
         "rows",
         "render",
         "evaluate.score",

@@ -1,5 +1,10 @@
 """From logged runs to the trajectories that training reads.
 
+    report = harvest([LogSource(Path("runs.jsonl"))], Path("data"))
+
+`gather` merges sources, states each run's `fidelity`, splits by task and writes run logs, which
+`orchestra_graph.runlog.read.read_runs` reads; `output.provenance(run)` says where a run is from.
+
 A verdict gets into a run log when the run has ended, by a line of its own:
 
     log = RunLog("runs.jsonl")

@@ -22,7 +22,9 @@ Fidelity = Literal["exact", "ids", "rendered", "text"]
 ORDER: Final[tuple[Fidelity, ...]] = ("exact", "ids", "rendered", "text")
 """The best first."""
 
-Shortfall = Literal["no_tokens", "no_logprobs", "sampling", "constraint", "logprobs_mode", "tokenizer", "template"]
+Shortfall = Literal[
+    "no_tokens", "redacted", "no_logprobs", "sampling", "constraint", "logprobs_mode", "tokenizer", "template"
+]
 """What keeps a trajectory from being exact."""
 
 _HARMLESS: Final = frozenset(
