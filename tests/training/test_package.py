@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 IMPORT_ALL = """
 import importlib, sys
-sys.modules |= dict.fromkeys(["torch", "trl", "transformers", "vllm", "datasets", "math_verify", "sympy"])
+sys.modules |= dict.fromkeys(["torch", "trl", "transformers", "vllm", "datasets", "pyarrow", "math_verify", "sympy"])
 for package in sys.argv[1:]:
     importlib.import_module(package)
 """

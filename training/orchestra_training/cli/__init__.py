@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from orchestra_training.cli.data import data
 from orchestra_training.cli.describe import describe
 from orchestra_training.cli.eval import evaluate
 from orchestra_training.cli.pairs import pairs
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: The command `orchestra`.
     """
+    app.add_typer(data, name="data")
     app.command()(describe)
     app.command("eval")(evaluate)
     app.command()(pairs)

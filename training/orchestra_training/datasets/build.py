@@ -165,6 +165,7 @@ def _facts(
         "chosen": told(reports.chosen),
         "turns": told(reports.turns),
         "fidelity": dict(reports.fidelity),
+        "origins": dict(reports.origins),
         "tokenizer": selection.tokenizer,
         "options": {name: _finite(getattr(options, name)) for name in (*used.get(kind, ()), "evaluate")} | rendered,
         "columns": of_examples(read(file))[0],

@@ -49,6 +49,7 @@ def card(facts: Mapping[str, Any]) -> str:
         f"Made by [Orchestra Graph](https://arxiv.org/abs/2511.21689) with `{facts['command']}`.",
         _table("Counts", ["", ""], _counts(facts)),
         _table("Sources", ["file", "bytes", "SHA-256"], [list(source.values()) for source in facts["sources"]]),
+        _table("Harvested from", ["source", "runs"], [list(item) for item in facts["origins"].items()]),
         _table("Fidelity of the runs", ["fidelity", "runs"], [list(item) for item in facts["fidelity"].items()]),
         _table("Left out", ["stage", "reason", "count"], _left_out(facts)),
         _table("Columns", ["", "count", "mean", "least", "median", "p95", "largest"], _columns(facts["columns"])),

@@ -25,7 +25,9 @@ class Reports:
     turns: FilterReport = field(default_factory=FilterReport)
     """Turns of those."""
     fidelity: Counter[Fidelity] = field(default_factory=Counter)
-    """Of those."""
+    """Of those runs."""
+    origins: Counter[str] = field(default_factory=Counter)
+    """Where a harvest has those runs from."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +65,9 @@ class Selection:
 
     def tokens_of(self, run: Trajectory) -> Trajectory:
         """An admitted run with tokens; its fidelity is counted."""
+        harvested = (run.model_extra or {}).get("harvest")
+        if isinstance(harvested, dict):
+            self.reports.origins[str(harvested.get("source"))] += 1
         if self._shortfall(run) is not None and self.renderer is not None:
             self.reports.fidelity["rendered"] += 1
             return self.renderer.render(run)
