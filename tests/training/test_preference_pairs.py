@@ -269,6 +269,13 @@ async def test_a_server_that_refuses(openai_server: OpenAIServer, status: int, t
         await written(model, model)
 
 
+async def test_a_reply_that_is_cut_off_is_counted(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Reply('{"pairs": [{"text": "I', finish_reason="length")]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key="k", max_retries=0)
+    pairs, report = await written(model, model)
+    assert pairs == [] and report.counts == {("pairs", "unreadable"): 4}
+
+
 # The command.
 
 FILE = """\
@@ -312,6 +319,17 @@ def test_the_command_writes_pairs(orchestra: Orchestra, openai_server: OpenAISer
     assert [pair.by for pair in pairs] == ["rules"] * 20 + ["model:llama"] * 2
     checks = [r.body for r in openai_server.requests if r.body["model"] == "o3"]
     assert len(checks) == 3 and all(body["temperature"] == 0 for body in checks)
+
+
+def test_what_was_made_before_a_server_refused_is_kept(
+    orchestra: Orchestra, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    openai_server.script = [Refusal(401)]
+    (tmp_path / "c.toml").write_text(FILE.format(url=openai_server.base_url))
+    pens = ("--written", 2, "--writer", "llama", "--checker", "o3")
+    done = orchestra("pairs", "c.toml", "--to", "p.jsonl", "--count", 20, *pens)
+    assert done.code == 1 and "no reply of the model asked for Proposals" in done.err and "401" in done.err
+    assert len(list(read_pairs("p.jsonl"))) == 20
 
 
 def test_the_command_needs_no_model(orchestra: Orchestra, tmp_path: Path) -> None:

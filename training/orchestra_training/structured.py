@@ -50,7 +50,7 @@ class Structured(Generic[S]):
         except Exception as error:
             if is_refusal(error) or is_transient(error):
                 raise ServerError(
-                    f"the model that was asked for a {self._schema.__name__}: {describe(error)}"
+                    f"no reply of the model asked for {self._schema.__name__}: {describe(error)}"
                 ) from error
             raise
         parsed = reply["parsed"]
