@@ -137,34 +137,42 @@ def _is_over(leftover: _Leftover, older_than: float | None, report: RepairReport
 def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
     """Write the run's line, on top of what an earlier line of the same run holds."""
     before: dict[str, Any] = {} if logged is None else logged.model_dump(mode="json", exclude_unset=True)
-    turns: dict[str, Any] = {turn["id"]: turn for turn in before.get("turns", ())}
     is_answered = logged is not None and logged.ended == "answered"
-    if is_answered:  # a step that was taken again afterwards: what it decided was never an answer, but it was paid
-        report.finished.append(journal.run_id)
-    else:
-        report.folded.append(journal.run_id)
-        for record in journal.of("turn"):
-            turns = merge_turns(turns, {record["turn"]["id"]: record["turn"]})
-    merged = _with_charges(turns, charges_of(journal), journal.run_id)
-    if is_answered and merged == turns:
+    (report.finished if is_answered else report.folded).append(journal.run_id)
+    run = folded(journal, before)
+    if is_answered and run["turns"] == before["turns"]:
         return
+    write_run(log, journal.run_id, run, run["captures"])
+
+
+def folded(journal: Journal, before: Record | None = None) -> Record:
+    """The trajectory of a run that will not go on, from what it has journalled.
+
+    Args:
+        journal: Its records.
+        before: What an earlier line of the same run holds.
+    """
+    before = before or {}
+    turns: dict[str, Any] = {turn["id"]: turn for turn in before.get("turns", ())}
+    # A step that was taken again after the answer: what it decided was never an answer, but it was paid.
+    is_answered = before.get("ended") == "answered"
+    for record in [] if is_answered else journal.of("turn"):
+        turns = merge_turns(turns, {record["turn"]["id"]: record["turn"]})
+    merged = _with_charges(turns, charges_of(journal), journal.run_id)
     whole = {id: _whole(turn) for id, turn in merged.items()}
     nested = before.get("runs", {}) | runs_of(journal)
     captures = before.get("captures", {}) | ({} if is_answered else captures_of(journal))
-    write_run(
-        log,
-        journal.run_id,
-        {
-            "task": {"question": ""},
-            **before,
-            **_header(journal),
-            **({} if is_answered else _ending(journal)),
-            "turns": sorted(whole.values(), key=lambda turn: turn["index"]),
-            "totals": totals(whole),
-            **({"runs": nested} if nested else {}),
-        },
-        {id: captures[id] for id in captures_named(whole.values()) if id in captures},
-    )
+    return {
+        "run_id": journal.run_id,
+        "task": {"question": ""},
+        **before,
+        **_header(journal),
+        **({} if is_answered else _ending(journal)),
+        "turns": sorted(whole.values(), key=lambda turn: turn["index"]),
+        "totals": totals(whole),
+        **({"runs": nested} if nested else {}),
+        "captures": {id: captures[id] for id in captures_named(whole.values()) if id in captures},
+    }
 
 
 def _header(journal: Journal) -> Record:

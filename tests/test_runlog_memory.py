@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra_graph.errors import RouterError
+from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.runlog.memory import MemoryLog
+from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
+from orchestra_graph.tools.expert import Expert
+
+QUESTION = {"messages": [("user", "What is 6 x 7?")]}
+
+
+def expert() -> Expert:
+    return Expert(name="expert", description="Answers.", model=ScriptedExpert("<answer>42</answer>"), terminal=True)
+
+
+def told(run: Trajectory) -> dict[str, object]:
+    """What does not differ between two runs of the same script."""
+    return run.model_dump(include={"answer", "ended", "stopped_by", "task", "catalog_hash", "policy"}) | {
+        "decisions": [[call["tool"] for call in turn["decision"]["calls"]] for turn in run.turns],
+        "charges": [sorted(charge["tool"] for charge in turn["charges"].values()) for turn in run.turns],
+    }
+
+
+async def test_a_run_is_as_a_file_would_have_it(tmp_path: Path) -> None:
+    memory, file = MemoryLog(), RunLog(tmp_path / "runs.jsonl")
+    for log in (memory, file):
+        graph = create_orchestrator(ScriptedRouter([("expert", {})]), [expert()], run_log=log).compile()
+        await graph.ainvoke(QUESTION)
+    (kept,), (written,) = memory.take(), list(read_runs(tmp_path / "runs.jsonl"))
+    assert told(kept) == told(written)
+    assert kept.answer == "42"
+    assert memory.take() == []
+
+
+async def test_a_run_that_broke_keeps_what_it_paid() -> None:
+    log = MemoryLog()
+    refused = ValueError("the server says 400")
+    router = ScriptedRouter([("expert", {}), refused])
+    wrong = Expert(name="expert", description="Answers.", model=ScriptedExpert("I cannot tell."))
+    with pytest.raises(RouterError):
+        await create_orchestrator(router, [wrong], run_log=log).compile().ainvoke(QUESTION)
+    (run,) = log.take()
+    assert (run.ended, run.answer) == ("failed", None)
+    assert "the server says 400" in (run.error or "")
+    assert {charge["tool"] for charge in run.turns[0]["charges"].values()} == {"router", "expert"}
