@@ -9,6 +9,7 @@ Requests of concurrent runs are answered in batches: while one batch is computed
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,6 +47,10 @@ class TorchEngine:
         self.model = model
         self.batches = 0
         """Forward passes so far, for measuring."""
+        self.seconds = 0.0
+        """Wall seconds that they took."""
+        self.written = 0
+        """Tokens written."""
         self._pad = pad
         self._ends = frozenset(ends)
         self._max_batch = max_batch
@@ -82,8 +87,12 @@ class TorchEngine:
                         request.reply.set_result(reply)
 
     def _complete(self, batch: Sequence[_Request]) -> list[Reply]:
+        started = time.perf_counter()
         with torch.no_grad():
-            return self._continue(batch)
+            replies = self._continue(batch)
+        self.seconds += time.perf_counter() - started
+        self.written += sum(len(tokens) for tokens, _ in replies)
+        return replies
 
     def _continue(self, batch: Sequence[_Request]) -> list[Reply]:
         device = self.model.device

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestra_training.filters import FilterReport
+from orchestra_training.groups import collect
+from orchestra_training.metrics import LABELS
+from orchestra_training.rollout import Actor, Place, Rollouts, RolloutTask, WorkbenchTasks, find_tasks
+from orchestra_training.verdicts import exact
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.protocols.scan import ScanProtocol
+from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
+from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
+from orchestra_graph.tools.expert import Expert
+from tests.training.coin import local_router, make_coin
+
+RIGHT = ScriptedRouter([("expert", {})], stateless=True)
+
+
+class Sums:
+    """Tasks of one's own: a rollout of the task with index 1 breaks as `breaks` says."""
+
+    def __init__(self, breaks: str = "") -> None:
+        self.breaks = breaks
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        def open_place() -> Place:
+            if self.breaks == "place" and index == 1:
+                raise OSError("no such database")
+            return Place(tools=[self.expert(index)], verdict=verdict)
+
+        async def verdict(answer: str | None) -> Verdict:
+            if self.breaks == "verdict" and index == 1:
+                raise ValueError("the judge is out")
+            return exact(answer or "", "42")
+
+        return RolloutTask(
+            id=f"sum/{step}/{index}",
+            question=f"What is {42 - index} + {index}?",
+            open=open_place,
+            preferences=Preferences(cost=0.9),
+            budget=Budget(turns=3),
+        )
+
+    def expert(self, index: int) -> Expert:
+        delay = 60.0 if self.breaks == "deadline" and index == 1 else 0.0
+        model = ScriptedExpert("<answer>42</answer>", delay=delay)
+        return Expert(name="expert", description="Adds.", model=model, terminal=True)
+
+
+def actor(router: Any = RIGHT, protocol: Any = None) -> Actor:
+    return Actor(
+        router=router, protocol=protocol or ConversationProtocol(repair=False), policy=Policy(name="p", step=7)
+    )
+
+
+def batch(tasks: Any, router: Any = RIGHT, **options: Any) -> list[Trajectory]:
+    rollouts = Rollouts(tasks=tasks, seed=5, size=3, **options)
+    return asyncio.run(rollouts.batch(actor(router), 2, range(2)))
+
+
+def test_a_group_has_everything_in_common() -> None:
+    runs = batch(Sums())
+    assert [(run.group_id, run.rollout) for run in runs] == [(f"5/2/{n}", m) for n in range(2) for m in range(3)]
+    assert {run.purpose for run in runs} == {"train"}
+    assert {run.policy for run in runs} == {Policy(name="p", step=7)}
+    assert runs[0].seeds == {"seed": 5, "step": 2, "index": 0}
+    assert runs[0].preferences == Preferences(cost=0.9)
+    assert runs[0].budget == Budget(turns=3)
+    assert [run.verdict and run.verdict.outcome for run in runs] == [1.0] * 6
+    groups = collect(runs, FilterReport())
+    assert [len(group.run_ids) for group in groups] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "told"),
+    [("place", "OSError: no such database"), ("verdict", "ValueError: the judge is out"), ("deadline", "TimeoutError")],
+)
+def test_what_breaks_is_a_trajectory_without_a_verdict(breaks: str, told: str) -> None:
+    runs = batch(Sums(breaks), deadline=1.0)
+    assert [run.verdict is None for run in runs] == [False] * 3 + [True] * 3
+    broken = runs[3]
+    assert (broken.ended, broken.error) == ("failed", told)
+    assert (broken.group_id, broken.rollout, broken.purpose, broken.task.id) == ("5/2/1", 0, "train", "sum/2/1")
+    report = FilterReport()
+    assert [len(group.run_ids) for group in collect(runs, report)] == [3]
+    assert report.counts == {("unjudged", "no_verdict"): 3}
+
+
+def test_no_fallback_decides_and_nothing_is_mended() -> None:
+    written = ScriptedRouter(['<tool_call>{"name": "expert", "arguments": {}}</tool_call>'], stateless=True)
+    (run, *_) = batch(Sums(), written)
+    assert [turn["decision"]["by"] for turn in run.turns] == ["router"]
+    assert run.stopped_by == "router"
+    assert not run.turns[0]["decision"]["calls"]
+
+
+def test_tasks_follow_from_seed_step_and_index() -> None:
+    one, other = WorkbenchTasks(), WorkbenchTasks()
+    for place in [(0, 0, 0), (0, 1, 0), (1, 0, 3)]:
+        first, second = one(*place), other(*place)
+        assert (first.question, first.catalog, first.preferences) == (
+            second.question,
+            second.catalog,
+            second.preferences,
+        )
+    assert len({one(*place).question for place in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]}) == 4
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere:Tasks", "orchestra_training.rollout.task:Nothing"])
+def test_tasks_that_are_not_there_are_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        find_tasks(name)
+
+
+def test_tasks_of_ones_own_are_found_by_name() -> None:
+    tasks = find_tasks("tests.training.test_rollout:Sums", {"breaks": "place"})
+    assert tasks(0, 0, 4).question == "What is 38 + 4?"
+
+
+@pytest.mark.slow
+def test_a_model_in_process_decides_on_the_workbench(tmp_path: Path) -> None:
+    router = local_router(make_coin(tmp_path))
+    rollouts = Rollouts(tasks=WorkbenchTasks(budget={"turns": 4}), size=4)
+    runs = asyncio.run(rollouts.batch(actor(router, ScanProtocol()), 0, range(3)))
+    assert [run.verdict is not None for run in runs] == [True] * 12
+    captures = [capture for run in runs for capture in run.captures.values()]
+    assert all(len(c.token_ids) == len(c.logprobs or ()) == 1 and c.prompt_token_ids for c in captures)
+    assert router.engine.batches < len(captures), "concurrent rollouts share forward passes"
+    assert router.engine.written == len(captures)
+    labels = (runs[0].task.model_extra or {})[LABELS]
+    assert runs[0].catalog is not None
+    assert set(runs[0].catalog.tools) == set(labels)

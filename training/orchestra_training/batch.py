@@ -1,0 +1,95 @@
+"""From judged runs to what a policy gradient step takes: rows with the share of the loss that each of their tokens has.
+
+The same for rollouts and for logged runs. Three filters of the paper leave out groups whose runs earn about the same,
+turns that are no well-formed call, and runs without a valid answer; the last still count in their group's mean. Runs
+that nobody judged, broken rollouts among them, count nowhere.
+
+Every trajectory weighs the same, see `orchestra_training.rows`: a row's weight is `A / tokens of its trajectory`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output
+from orchestra_training.groups import Group, Reward, collect
+from orchestra_training.reward import advantages, guarded
+from orchestra_training.rows import Row, policy_tokens, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedRow:
+    """A row and what each of its policy tokens weighs in the loss."""
+
+    row: Row
+    weight: float
+    """Advantage over the policy tokens of the trajectory."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one step learns from."""
+
+    rows: list[WeighedRow] = field(default_factory=list)
+    trajectories: int = 0
+    """That have rows: the loss is the mean over them."""
+    groups: list[Group] = field(default_factory=list)
+    rewards: list[list[float]] = field(default_factory=list)
+    """Of each group, the dropped ones among them."""
+    report: FilterReport = field(default_factory=FilterReport)
+    """Runs in no group, groups, runs and turns that were left out."""
+
+    @property
+    def filtered_share(self) -> float:
+        """Share of the groups that the homogeneity filter left out; 1 without groups."""
+        return self.dropped["homogeneous"] / len(self.groups) if self.groups else 1.0
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many things each filter left out."""
+        return Counter(dropped.fault.filter for dropped in self.report.dropped)
+
+
+def make_batch(
+    runs: Sequence[Trajectory],
+    *,
+    reward: Reward = guarded,
+    scale_rewards: Literal["group", "none"] = "group",
+    floor: float = LEAST_SPREAD,
+) -> Batch:
+    """Score, filter and weigh runs.
+
+    Args:
+        runs: Judged runs with captures; sorted into groups by what they have in common.
+        reward: What a run earns within its group.
+        scale_rewards: As for `orchestra_training.reward.advantages`.
+        floor: Least spread of rewards of a group that stays.
+    """
+    batch = Batch()
+    by_id = {run.run_id: run for run in runs}
+    batch.groups = collect(runs, batch.report)
+    for group in batch.groups:
+        rewards = group.rewards(reward)
+        batch.rewards.append(rewards)
+        if not batch.report.passes(group.id, homogeneous(rewards, group.earned, floor=floor)):
+            continue
+        for run_id, advantage in zip(group.run_ids, advantages(rewards, scale_rewards=scale_rewards), strict=True):
+            if batch.report.passes(run_id, invalid_output(by_id[run_id])):
+                _add(batch, by_id[run_id], advantage)
+    return batch
+
+
+def _add(batch: Batch, run: Trajectory, advantage: float) -> None:
+    rows = rows_of(run, report=batch.report)
+    if any(row.logprobs is None for row in rows):
+        detail = "a reply has no logprobs; expected one a token: ask the server with logprobs"
+        batch.report.passes(run.run_id, Fault("without_tokens", "no_logprobs", detail))
+        return
+    tokens = policy_tokens(rows)[run.run_id]
+    if tokens:
+        batch.trajectories += 1
+        batch.rows += [WeighedRow(row, advantage / tokens) for row in rows]

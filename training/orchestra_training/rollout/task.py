@@ -1,0 +1,106 @@
+"""What a policy is trained on: tasks that are a function of seed, step and index, and of nothing else.
+
+A task of your own is a question with a catalog, and a way to open a fresh place for each rollout of it:
+
+    class Sums(TaskSource):
+        def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+            a = Random(f"{seed}/{step}/{index}").randrange(100)
+
+            def open_place() -> Place:
+                async def verdict(answer: str | None) -> Verdict:
+                    return exact(answer, str(a + 1))
+
+                return Place(tools=[small, large], verdict=verdict)
+
+            return RolloutTask(id=f"sum/{a}", question=f"What is {a} + 1?", open=open_place)
+
+A recipe names it: `tasks = "your_module:Sums"`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestra_graph.catalog import Catalog
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.runlog.record import Verdict
+from orchestra_graph.tools.adapt import ToolLike
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one rollout happens: whatever its tools change is its own."""
+
+    tools: Sequence[ToolLike]
+    verdict: Callable[[str | None], Awaitable[Verdict]]
+    """Judges the answer, in the place as the rollout left it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutTask:
+    """A task with all that the rollouts of a group have in common."""
+
+    id: str
+    """Its name in logs; the same task has the same one."""
+    question: str
+    open: Callable[[], Place]
+    """Makes a fresh place."""
+    catalog: Catalog | None = None
+    """Descriptions and prices of the tools; what it leaves out comes from the tools."""
+    preferences: Preferences = field(default_factory=Preferences)
+    budget: Budget = field(default_factory=Budget)
+    split: str = "train"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What figures call tools whose names are made up; the policy does not see it."""
+
+
+class TaskSource(Protocol):
+    """Gives tasks; the same arguments must give the same task, in any process."""
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        """A task.
+
+        Args:
+            seed: The recipe's.
+            step: Counts the batches of rollouts from 0.
+            index: Position in the batch, from 0.
+        """
+        ...
+
+
+def find_tasks(name: str, options: dict[str, Any] | None = None) -> TaskSource:
+    """The source that a recipe names.
+
+    Args:
+        name: `workbench`, or `module:name` of a class or function that makes a source.
+        options: Keyword arguments for it.
+
+    Raises:
+        ConfigError: There is no such source, or it does not take these options.
+    """
+    target = "orchestra_training.rollout.workbench:WorkbenchTasks" if name == "workbench" else name
+    make = find(target)
+    try:
+        source: TaskSource = make(**(options or {}))
+    except TypeError as error:
+        raise ConfigError(f"{name!r} with {options or {}}: {error}") from error
+    return source
+
+
+def find(name: str) -> Any:
+    """What a recipe names by `module:name`.
+
+    Raises:
+        ConfigError: There is no such thing.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f'{name!r}; expected "module:name", for example "my_tasks:Sums"')
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{name!r}: {error}; expected a module that can be imported from here") from error
