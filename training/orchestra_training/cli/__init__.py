@@ -11,6 +11,7 @@ from orchestra_training.cli.data import data
 from orchestra_training.cli.describe import describe
 from orchestra_training.cli.eval import evaluate
 from orchestra_training.cli.pairs import pairs
+from orchestra_training.cli.train import train
 
 
 def register(app: typer.Typer) -> None:
@@ -23,3 +24,4 @@ def register(app: typer.Typer) -> None:
     app.command()(describe)
     app.command("eval")(evaluate)
     app.command()(pairs)
+    app.command()(train)

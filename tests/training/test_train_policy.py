@@ -1,0 +1,187 @@
+"""The policy gradient step: online against replay and against TRL, and training that is killed and goes on."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestra_training.trainers.recipe import read_recipe
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.runlog.read import read_runs
+from tests.training.coin import make_coin
+
+pytestmark = pytest.mark.slow
+
+START = "from orchestra_graph.cli import main; main()"
+MANY = ["rollout.tasks=5", "rollout.size=6"]
+EXACT = 1e-5
+"""Relative L2 distance of gradients that count as equal."""
+
+RECIPE = """# orchestra train {kind} --recipe {kind}.toml
+kind = "{kind}"
+output = "{output}"
+seed = 3
+model = {{ path = "{model}", dtype = "float32" }}
+data = {{ path = "{log}" }}
+
+[tasks]
+options = {{ budget = {{ turns = 3 }} }}
+
+[rollout]
+tasks = 3
+size = 4
+protocol = "scan"
+max_tokens = 1
+log = "{log}"
+
+[reward]
+floor = 0.01
+
+[trainer]
+max_steps = 2
+save_steps = 1
+learning_rate = 1e-3
+report_to = "none"
+activation_checkpointing = false
+disable_tqdm = true
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coin")
+    make_coin(folder)
+    return folder
+
+
+def written(folder: Path, model: Path, kind: str, **places: Path) -> Path:
+    path = folder / f"{kind}.toml"
+    names = {"output": folder / kind, "log": folder / "runs.jsonl", **places}
+    path.write_text(RECIPE.format(kind=kind, model=model, **names))
+    return path
+
+
+def gradient(trainer: Any) -> Any:
+    """The gradient of the first step."""
+    import torch  # noqa: PLC0415
+
+    trainer.training_step(trainer.model, None)
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+def distance(one: Any, other: Any) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
+    from orchestra_training.trainers.run import run  # noqa: PLC0415
+
+    done = run(read_recipe(written(tmp_path, model, "grpo"), kind="grpo"))
+    assert done.steps == 2
+    for name in ("reward", "reward/cost", "success", "dollars", "malformed", "filtered/groups", "seconds/generation"):
+        assert name in done.figures, name
+    assert moved(model, done.model) > 0
+    runs = list(read_runs(tmp_path / "runs.jsonl"))
+    assert [run.policy and run.policy.step for run in runs] == [0] * 12 + [1] * 12
+    assert all(run.verdict is not None and run.captures for run in runs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of online GRPO on the first batch, and the log of its rollouts."""
+
+    folder: Path
+    gradient: Any
+    passes: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Step:
+    from orchestra_training.trainers import grpo  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("online")
+    trainer = grpo.train(read_recipe(written(folder, model, "grpo"), changes=MANY))
+    found = gradient(trainer)
+    assert found.norm() > 0.1, "rows that cancel each other out prove nothing"
+    assert trainer._passes is not None
+    return Step(folder, found, trainer._passes)
+
+
+def replayed(online: Step, model: Path, *changes: str) -> Any:
+    from orchestra_training.trainers import replay  # noqa: PLC0415
+
+    return replay.train(read_recipe(written(online.folder, model, "replay"), changes=[*MANY, *changes]))
+
+
+def test_replay_gives_the_gradient_of_the_online_step(online: Step, model: Path) -> None:
+    assert distance(gradient(replayed(online, model)), online.gradient) <= EXACT
+
+
+def test_stored_logprobs_are_those_of_the_trainer(online: Step, model: Path) -> None:
+    trainer = replayed(online, model)
+    without = [{name: value for name, value in one.items() if "old" not in name} for one in online.passes]
+    trainer._passes, trainer.state.global_step, trainer.num_iterations = without, 1, 2  # in the middle of a batch
+    assert distance(gradient(trainer), online.gradient) <= EXACT
+
+
+def test_passes_add_up(online: Step, model: Path) -> None:
+    cut = replayed(online, model, "tokens_per_pass=3000")
+    assert distance(gradient(cut), online.gradient) <= EXACT
+    assert len(cut._passes) > 3
+    assert all(one["prompt_ids"].numel() + one["completion_ids"].numel() <= 3000 for one in cut._passes)
+
+
+def test_scores_of_completions_are_those_of_trl(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestra_training.trainers import policy  # noqa: PLC0415
+
+    monkeypatch.setattr(policy, "_SMALL", 0)
+    assert distance(gradient(replayed(online, model)), online.gradient) <= EXACT
+
+
+def test_killed_and_resumed_it_draws_the_same_tasks(tmp_path: Path, model: Path) -> None:
+    from orchestra_training.trainers.run import run  # noqa: PLC0415
+
+    recipes = {}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        recipes[name] = written(tmp_path / name, model, "grpo")
+    four = ["trainer.max_steps=4"]
+    command = [sys.executable, "-c", START, "train", "grpo", "--recipe", str(recipes["killed"]), "--set", four[0]]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        checkpoint = tmp_path / "killed" / "grpo" / "checkpoint-2" / "trainer_state.json"
+        deadline = time.monotonic() + 100
+        while not checkpoint.exists() and killed.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    assert checkpoint.exists()
+    with pytest.raises(ConfigError, match="--resume"):
+        run(read_recipe(recipes["killed"], changes=four))
+    whole = run(read_recipe(recipes["whole"], changes=four))
+    resumed = run(read_recipe(recipes["killed"], changes=four), resume=True)
+    assert (resumed.steps, resumed.figures["learning_rate"]) == (whole.steps, whole.figures["learning_rate"])
+    drawn = [steps_logged(tmp_path / name / "runs.jsonl") for name in ("whole", "killed")]
+    assert {step for step, _ in drawn[0]} == {0, 1, 2, 3}
+    assert drawn[0] == drawn[1]
+    assert 0.5 < moved(model, resumed.model) / moved(model, whole.model) < 2
+
+
+def steps_logged(log: Path) -> set[tuple[int, str]]:
+    """Step and question of each rollout."""
+    return {(run.seeds["step"], run.task.question) for run in read_runs(log)}
+
+
+def moved(before: Path, after: Path) -> float:
+    """Distance between the weights of two models."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (before, after)]
+    pairs = zip(*(model.parameters() for model in models), strict=True)
+    return math.sqrt(sum(float((p - q).detach().square().sum()) for p, q in pairs))

@@ -1,0 +1,30 @@
+"""`orchestra train`: carries out a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestra_graph.errors import MissingError
+from orchestra_training.trainers.recipe import Kind, read_recipe
+
+
+def train(
+    kind: Annotated[Kind, typer.Argument(help="sft, rejection, dpo, kto, grpo or replay.", show_default=False)],
+    recipe: Annotated[Path, typer.Option(help="What to do, in TOML.", show_default=False)],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, for example trainer.max_steps=10."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train a router by a recipe."""
+    read = read_recipe(recipe, changes=changes or (), kind=kind)
+    try:
+        from orchestra_training.trainers.run import run  # noqa: PLC0415  (torch and trl take seconds)
+    except ImportError as error:
+        raise MissingError(f"the package {error.name}", "pip install 'orchestra-graph[train]'") from error
+    trained = run(read, resume=resume)
+    typer.echo(f"{trained.model}: {trained.steps} steps")

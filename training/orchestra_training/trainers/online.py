@@ -1,0 +1,103 @@
+"""Where the batches of online GRPO come from: rollouts of the weights as they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from orchestra_graph.errors import OrchestraError
+from orchestra_graph.portal import Portal
+from orchestra_graph.runlog.files import Appender
+from orchestra_graph.runlog.log import write_run
+from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.batch import Batch, make_batch
+from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.groups import Reward
+from orchestra_training.metrics import figures
+from orchestra_training.reward import guarded
+from orchestra_training.rollout.run import Actor, Rollouts
+
+MOST_BROKEN = 0.5
+"""Share of broken rollouts in a batch above which training stops: something is wrong with tasks, tools or server."""
+
+
+class RolloutError(OrchestraError):
+    """Most rollouts of a batch broke."""
+
+
+class Online:
+    """Draws a batch by carrying out rollouts.
+
+    Args:
+        rollouts: Where they come from.
+        act: Gives who decides, at each batch: with the weights of that moment.
+        busy: Seconds that the policy has computed and tokens that it has written so far, where that is known.
+        tasks: Tasks of a batch, over all processes.
+        process: This process's number, and how many there are; each takes its share of the tasks.
+        reward: What a run earns.
+        scale_rewards: As for `orchestra_training.reward.advantages`.
+        floor: Least spread of the rewards of a group that is trained on.
+        log: Run log that keeps the rollouts.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        act: Callable[[int], Actor],
+        busy: Callable[[], tuple[float, int]] | None = None,
+        *,
+        tasks: int,
+        process: tuple[int, int] = (0, 1),
+        reward: Reward = guarded,
+        scale_rewards: Literal["group", "none"] = "group",
+        floor: float = LEAST_SPREAD,
+        log: Appender | None = None,
+    ) -> None:
+        self._rollouts = rollouts
+        self._act = act
+        self._busy = busy
+        self._indexes = range(process[0], tasks, process[1])
+        self._reward = reward
+        self._scale_rewards = scale_rewards
+        self._floor = floor
+        self._log = log
+        self._portal = Portal()
+
+    def __call__(self, number: int) -> tuple[Batch, Mapping[str, float]]:
+        """The batch of this number, and its figures.
+
+        Raises:
+            RolloutError: Most rollouts broke.
+        """
+        busy = self._busy() if self._busy is not None else None
+        started = time.perf_counter()
+        runs = self._portal.run(self._rollouts.batch(self._act(number), number, self._indexes))
+        rolled_out = time.perf_counter()
+        _refuse_broken(runs)
+        self._keep(runs)
+        batch = make_batch(runs, reward=self._reward, scale_rewards=self._scale_rewards, floor=self._floor)
+        told = figures(runs, batch, self._reward)
+        told["seconds/reward"] = time.perf_counter() - rolled_out
+        told["seconds/rollout"] = rolled_out - started
+        told["rollouts_per_second"] = len(runs) / (rolled_out - started)
+        told["rows"] = float(len(batch.rows))
+        if self._busy is not None and busy is not None:
+            seconds, written = self._busy()
+            told["seconds/generation"] = seconds - busy[0]
+            told["tokens_per_second"] = (written - busy[1]) / max(1e-9, seconds - busy[0])
+        return batch, told
+
+    def _keep(self, runs: Sequence[Trajectory]) -> None:
+        if self._log is None:
+            return
+        for run in runs:
+            record = run.model_dump(mode="json", exclude_unset=True)
+            write_run(self._log, run.run_id, record, record.get("captures", {}))
+
+
+def _refuse_broken(runs: Sequence[Trajectory]) -> None:
+    broken = [run for run in runs if run.verdict is None]
+    if len(broken) > MOST_BROKEN * len(runs):
+        why = next((run.error for run in broken if run.error), "no verdict")
+        raise RolloutError(f"{len(broken)} of {len(runs)} rollouts broke; the first: {why}")

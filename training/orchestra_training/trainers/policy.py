@@ -1,0 +1,194 @@
+"""The policy gradient step of `grpo` and `replay`: TRL's GRPO loss on rows of whole trajectories.
+
+TRL's trainer generates one completion a prompt; a trajectory is several rows, and how many differs. So what a step
+learns from comes whole from a function, and each optimiser step is one such batch, cut into passes of a bounded number
+of tokens. The loss is TRL's `dapo` with the weights of `orchestra_training.batch`: the mean over trajectories of the
+mean over their policy tokens. Old logprobs are those that were stored when the tokens were sampled.
+
+A batch is used for `num_iterations` steps; checkpoints are written only in between, so that a resumed training draws
+the batches that an uninterrupted one would have drawn. A batch without a row changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from orchestra_training.batch import Batch, WeighedRow
+from orchestra_training.rows import Row
+
+Draw = Callable[[int], tuple[Batch, Mapping[str, float]]]
+"""From the number of a batch, counted from 0, to what this process learns from it and the figures to log."""
+
+Pass = dict[str, torch.Tensor]
+"""One forward and backward pass, by TRL's names."""
+
+_NOTHING = WeighedRow(Row("", (), [0], [0], [0], [0.0]), 0.0)
+"""Stands where a process has fewer rows than others: all must make the same number of passes."""
+
+_SMALL = 64_000_000
+"""Scores of a pass that are computed at once: 256 MB in single precision."""
+
+
+class PolicyTrainer(GRPOTrainer):
+    """Learns from batches of trajectories.
+
+    Args:
+        model: The policy.
+        args: With `loss_type="dapo"`, `beta=0` and one accumulation step.
+        draw: Gives the batches.
+        tokens_per_pass: Tokens of a pass, padding among them.
+        tokenizer: The policy's; says how to pad.
+        callbacks: As for any trainer.
+        peft_config: For LoRA.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: GRPOConfig,
+        draw: Draw,
+        *,
+        tokens_per_pass: int,
+        tokenizer: Any,
+        callbacks: Sequence[Any] = (),
+        peft_config: Any = None,
+    ) -> None:
+        # The dataset only counts the steps: what they learn from is drawn.
+        steps = Dataset.from_dict({"prompt": [""] * (args.max_steps * args.world_size)})
+        super().__init__(
+            model=model,
+            reward_funcs=_scored_in_the_batch,
+            args=args,
+            train_dataset=steps,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+            peft_config=peft_config,
+        )
+        self._draw = draw
+        self._tokens_per_pass = tokens_per_pass
+        self._passes: list[Pass] | None = None
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over a batch; the gradients of all passes add up."""
+        model.train()  # also where a batch has no row: TRL logs by it
+        number, again = divmod(self.state.global_step, self.num_iterations)
+        if self._passes is None or not again:
+            self._passes = self._next_passes(number)
+        started = time.perf_counter()
+        loss = torch.zeros((), device=self.accelerator.device)
+        self.current_gradient_accumulation_steps = len(self._passes)  # TRL's entropy bonus is a mean over passes
+        for position, one in enumerate(self._passes):
+            with self._synced(model, last=position == len(self._passes) - 1):
+                # Not GRPOTrainer's own, which counts passes.
+                loss += super(GRPOTrainer, self).training_step(model, one)
+        self._metrics["train"]["seconds/update"].append(time.perf_counter() - started)
+        return loss
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        return generation_batch
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **others: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """TRL scores every position of the prompt, in pieces; where all scores of the completions fit, only those."""
+        size = len(input_ids) * (logits_to_keep + 1) * model.config.get_text_config().vocab_size
+        if size > _SMALL or compute_aux_loss:
+            scores: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+            scores = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss
+            )
+            return scores
+        with self.accelerator.autocast():
+            logits = model(
+                input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep + 1, use_cache=False
+            ).logits
+        every = torch.log_softmax(logits[:, :-1].float() / self.temperature, dim=-1)
+        logprobs = every.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0]
+        return logprobs, -(every.exp() * every).sum(-1) if compute_entropy else None, None
+
+    def _synced(self, model: Any, *, last: bool) -> AbstractContextManager[Any]:
+        """Processes share their gradients once a step; a sharded model shares them in each pass."""
+        shared = {DistributedType.MULTI_GPU, DistributedType.MULTI_CPU}
+        waits = not last and self.accelerator.distributed_type in shared
+        return self.accelerator.no_sync(model) if waits else nullcontext()
+
+    def _next_passes(self, number: int) -> list[Pass]:
+        batch, figures = self._draw(number)
+        pieces = list(_pieces(batch.rows, self._tokens_per_pass))
+        everyone = gather_object([(batch.trajectories, len(pieces), dict(figures))])
+        trajectories = sum(others for others, _, _ in everyone)
+        passes = max(count for _, count, _ in everyone)
+        self._log_mean([told for _, _, told in everyone])
+        pieces += [[_NOTHING]] * (passes - len(pieces))
+        return [self._tensors(piece, trajectories / passes) for piece in pieces]
+
+    def _log_mean(self, told: Sequence[Mapping[str, float]]) -> None:
+        """Figures as means over the processes."""
+        for name in sorted({name for one in told for name in one}):
+            values = [one[name] for one in told if name in one]
+            self._metrics["train"][name].append(sum(values) / len(values))
+
+    def _tensors(self, piece: Sequence[WeighedRow], items: float) -> Pass:
+        """A pass; prompts are padded on the left, completions on the right.
+
+        Args:
+            piece: Its rows.
+            items: TRL divides the loss by this times the number of passes.
+        """
+        rows = [weighed.row for weighed in piece]
+        device = self.accelerator.device
+        before, after = max(len(row.prompt_ids) for row in rows), max(len(row.completion_ids) for row in rows)
+        pad = self._tokenizer.pad_token_id
+
+        def left(values: Sequence[int], fill: int) -> list[int]:
+            return [fill] * (before - len(values)) + list(values)
+
+        def right(values: Sequence[Any], fill: Any) -> list[Any]:
+            return list(values) + [fill] * (after - len(values))
+
+        return {
+            "prompt_ids": torch.tensor([left(row.prompt_ids, pad) for row in rows], device=device),
+            "prompt_mask": torch.tensor([left([1] * len(row.prompt_ids), 0) for row in rows], device=device),
+            "completion_ids": torch.tensor([right(row.completion_ids, pad) for row in rows], device=device),
+            "completion_mask": torch.tensor([right([1] * len(row.completion_ids), 0) for row in rows], device=device),
+            "tool_mask": torch.tensor([right(row.mask, 0) for row in rows], device=device),
+            "old_per_token_logps": torch.tensor([right(row.logprobs or [], 0.0) for row in rows], device=device),
+            "advantages": torch.tensor([weighed.weight for weighed in piece], device=device),
+            "num_items_in_batch": torch.tensor(items, device=device),
+        }
+
+
+def _scored_in_the_batch(**columns: Any) -> list[float]:
+    """TRL asks for a reward function, and never calls it here."""
+    raise NotImplementedError("rewards are in the batch that was drawn")
+
+
+def _pieces(rows: Sequence[WeighedRow], tokens: int) -> Iterator[list[WeighedRow]]:
+    """Rows in pieces of at most so many tokens when padded; a longer row is a piece of its own."""
+    piece: list[WeighedRow] = []
+    before = after = 0
+    for weighed in sorted(rows, key=lambda one: len(one.row.prompt_ids) + len(one.row.completion_ids)):
+        wider = max(before, len(weighed.row.prompt_ids)), max(after, len(weighed.row.completion_ids))
+        if piece and (len(piece) + 1) * sum(wider) > tokens:
+            yield piece
+            piece, wider = [], (len(weighed.row.prompt_ids), len(weighed.row.completion_ids))
+        piece.append(weighed)
+        before, after = wider
+    if piece:
+        yield piece

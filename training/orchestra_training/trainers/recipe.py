@@ -1,0 +1,198 @@
+"""Recipes: what a training does, as TOML. The first line of each is the command that runs it.
+
+    # orchestra train grpo --recipe recipes/tiny_grpo.toml
+    kind = "grpo"
+    output = "runs/tiny-grpo"
+    model = { path = "runs/tiny-sft/model", dtype = "float32" }
+    [rollout]
+    tasks = 16
+    size = 16
+    [trainer]                       # TRL's own configuration, by its names
+    learning_rate = 1e-4
+    max_steps = 200
+
+A wrong recipe gives one error that names every problem with its line. Paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.toml_lines import KeyLines, KeyPath
+
+Kind = Literal["sft", "rejection", "dpo", "kto", "grpo", "replay"]
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelTable(_Table):
+    """The model that is trained."""
+
+    path: str
+    """A folder that `save_pretrained` wrote, or a name on the Hugging Face hub."""
+    random: bool = False
+    """Start from random weights: only the configuration is read."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: str | None = None
+    """Implementation of the attention, by transformers' names."""
+
+
+class LoraTable(_Table):
+    """Low-rank adapters in place of all weights."""
+
+    rank: Positive = 32
+    alpha: Positive = 64
+    dropout: Share = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class TasksTable(_Table):
+    """What rollouts are about."""
+
+    source: str = "workbench"
+    """`workbench`, or `module:name` of a `TaskSource` of your own."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its keyword arguments."""
+
+
+class RolloutTable(_Table):
+    """How rollouts are carried out."""
+
+    tasks: Positive = 16
+    """Tasks of a batch."""
+    size: Annotated[int, Field(ge=2)] = 8
+    """Rollouts of a task: the group that they are compared in."""
+    concurrent: Positive = 1024
+    protocol: str = "conversation"
+    """`conversation`, `scan`, or `module:name` of a protocol or of what makes one; repair must be off."""
+    max_tokens: Positive = 8000
+    """Of a reply."""
+    max_malformed: Positive = 1
+    """Malformed replies in a row that end a rollout."""
+    base_url: str | None = None
+    """A vLLM server that decides; without one the trainer's own weights do, in process."""
+    log: Path | None = None
+    """Run log that keeps the rollouts."""
+
+
+class RewardTable(_Table):
+    """What a run earns, and which groups are worth learning from."""
+
+    kind: Literal["guarded", "paper"] = "guarded"
+    scale: Literal["group", "none"] = "group"
+    """Whether advantages are divided by the group's deviation."""
+    floor: Annotated[float, Field(ge=0)] = 0.1
+    """Least deviation of the rewards of a group that is trained on."""
+
+
+class StopTable(_Table):
+    """When training stops before its last step."""
+
+    filtered: Share = 1.0
+    """Share of groups left out above which it stops, as a mean over `window` steps; 1 never stops."""
+    window: Positive = 10
+
+
+class DataTable(_Table):
+    """What is learnt from, where nothing is rolled out."""
+
+    path: Path
+    """A data set (a folder, `*.parquet` or `*.jsonl`); for `replay` a run log."""
+
+
+class Recipe(_Table):
+    """One training."""
+
+    kind: Kind
+    output: Path
+    """Folder of checkpoints, figures and the trained model."""
+    seed: int = 0
+    model: ModelTable
+    lora: LoraTable | None = None
+    data: DataTable | None = None
+    tasks: TasksTable = TasksTable()
+    rollout: RolloutTable = RolloutTable()
+    reward: RewardTable = RewardTable()
+    stop: StopTable = StopTable()
+    tokens_per_pass: Positive = 32_768
+    """Tokens of one forward and backward pass of `grpo` and `replay`, padding among them."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """TRL's configuration of this kind of trainer, by its own names."""
+    _source: str = PrivateAttr(default="recipe")
+    _lines: KeyLines | None = PrivateAttr(default=None)
+
+    def error(self, path: KeyPath, text: str) -> ConfigError:
+        """An error about a key of the recipe, with its line."""
+        line = "" if self._lines is None else f"line {self._lines.line(path)}: "
+        return ConfigError(f"{self._source}: {line}{'.'.join(map(str, path))}{text}")
+
+
+_NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
+
+
+def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: The file.
+        changes: `key=value` with dotted keys and values as TOML writes them; a value that is no TOML is a text.
+        kind: Which it must be.
+
+    Raises:
+        ConfigError: It cannot be read, or is wrong; lists every problem with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected a recipe in TOML") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}; expected TOML") from error
+    for change in changes:
+        _change(data, change)
+    lines = KeyLines(text)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = [_told(detail, lines) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join([f"{path}: {len(problems)} wrong", *sorted(problems)])) from error
+    recipe._source, recipe._lines = str(path), lines
+    if kind is not None and recipe.kind != kind:
+        raise recipe.error(("kind",), f' = "{recipe.kind}"; expected "{kind}", as the command says')
+    if recipe.kind in _NEEDS_DATA and recipe.data is None:
+        raise recipe.error(("data",), f': missing; expected [data] path = "..." for {recipe.kind}')
+    return recipe
+
+
+def _told(detail: Mapping[str, Any], lines: KeyLines) -> str:
+    where: KeyPath = tuple(detail["loc"])
+    name = ".".join(map(str, where))
+    value = "" if detail["type"] in ("missing", "extra_forbidden") else f" = {detail['input']!r:.60}"
+    message = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
+    return f"  line {lines.line(where)}: {name}{value}: {message}"
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    key, sign, value = change.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {change!r}; expected key=value, for example trainer.learning_rate=1e-4")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {change!r}: {table} is no table")
+    try:
+        data[last] = tomllib.loads(f"value = {value}")["value"]
+    except ValueError:
+        data[last] = value.strip()
