@@ -3,11 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from orchestra_training.reward import measure
+from orchestra_training.groups import Reward
+from orchestra_training.reward import guarded, measure, paper
 from orchestra_training.reward.credit import answered_by_policy, not_chosen
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import totals
+from orchestra_graph.preferences import Preferences
 from tests.training.runs import charge, decided, run
 
 REPAIRED = {"repaired": ["read a call that was written as text"]}
@@ -28,6 +30,23 @@ def test_a_run_comes_to_what_its_ledger_says() -> None:
 def test_the_final_answers_call_is_charged() -> None:
     only_search = measure(run(turns=[decided(0, ["search"])]))
     assert measure(run()).dollars - only_search.dollars == pytest.approx(0.015)
+
+
+@pytest.mark.parametrize("reward", [paper, guarded])
+def test_a_dearer_attempt_anywhere_in_a_run_earns_it_less(reward: Reward) -> None:
+    """Of the router or a tool, in the first turn or in the one that answers."""
+    cheap, dear = (
+        measure(run(turns=[decided(0, ["large"])])),
+        measure(run(turns=[decided(n, ["large"]) for n in range(4)])),
+    )
+    before = reward([cheap, measure(run()), dear], Preferences())[1]
+    keys = [(n, key) for n, turn in enumerate(run().turns) for key in turn["charges"]]
+    assert len(keys) == 4
+    for n, key in keys:
+        turns: list[Any] = [decided(0, ["search"]), decided(1, ["large"])]
+        turns[n]["charges"][key]["dollars"] += 0.01
+        after = reward([cheap, measure(run(turns=turns)), dear], Preferences())[1]
+        assert after < before
 
 
 @pytest.mark.parametrize("part", ["unsent", "rejected"])
