@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from orchestra_training.datasets.build import Options, build
 from orchestra_training.datasets.card import read_card
+from orchestra_training.datasets.kinds import dpo
+from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
 from orchestra_training.datasets.write import COLUMNS, Kind, read
+from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.reward.guarded import guarded
+from orchestra_training.reward.measures import measure
 
 from orchestra_graph.errors import ConfigError, OrchestraError
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.runlog.encoding import dump
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.served import VLLM_SAMPLING
@@ -145,6 +155,29 @@ def test_examples_are_not_mixed(tmp_path: Path) -> None:
     rows, _ = made(tmp_path, "dpo", *mixed)
     assert len(rows) == 4
     assert all(row["chosen_run"][:2] == row["rejected_run"][:2] for row in rows)
+
+
+@given(st.lists(st.tuples(st.text("slm", min_size=1, max_size=3), st.booleans(), st.integers(1, 9)), max_size=7))
+def test_dpo_pairs_are_what_runs_did_where_they_part(drawn: list[tuple[str, bool, int]]) -> None:
+    runs = [logged(f"r{n}", tools, solved=solved, cents=cents) for n, (tools, solved, cents) in enumerate(drawn)]
+    made = {run.run_id: {tuple(read): written for read, written in replies(run)} for run in runs}
+    pairs = list(dpo(runs, Selection(needs="ids"), reward=guarded))
+    for pair in pairs:
+        chosen, rejected = made[pair["chosen_run"]], made[pair["rejected_run"]]
+        assert chosen[tuple(pair["prompt_ids"])] == pair["chosen_ids"]
+        assert rejected[tuple(pair["prompt_ids"])] == pair["rejected_ids"] != pair["chosen_ids"]
+        through = [n for n, run in enumerate(runs) if tuple(pair["prompt_ids"]) in made[run.run_id]]
+        rewards = guarded([measure(run) for run in runs], Preferences())
+        for ids, mean in ((pair["chosen_ids"], "chosen_reward"), (pair["rejected_ids"], "rejected_reward")):
+            went = [rewards[n] for n in through if made[f"r{n}"][tuple(pair["prompt_ids"])] == ids]
+            assert pair[mean] == pytest.approx(fmean(went))
+        assert pair["chosen_reward"] - pair["rejected_reward"] >= LEAST_SPREAD
+    asked = Counter(tuple(pair["prompt_ids"]) for pair in pairs)
+    assert all(count <= 2 for count in asked.values()), "three tools part in one better and at most two worse"
+
+
+def replies(run: Trajectory) -> list[tuple[list[int], list[int]]]:
+    return [(capture.prompt_token_ids, capture.token_ids) for capture in run.captures.values()]
 
 
 def test_kto_labels_single_replies(tmp_path: Path) -> None:
