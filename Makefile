@@ -37,6 +37,7 @@ bench: $(VENV)/.dev postgres
 	$(BIN)/python tests/benchmarks/retriever.py
 	$(BIN)/python tests/benchmarks/serving.py
 	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/python tests/benchmarks/data_sets.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
 sandbox:

@@ -241,6 +241,13 @@ def test_tokens_of_another_tokenizer_and_text_are_left_out(tmp_path: Path) -> No
     assert facts["runs"]["left_out"] == {"fidelity: other_tokenizer": 1, "fidelity: text": 1}
 
 
+def test_tokens_of_a_tokenizer_that_nobody_names_are_not_mixed_with_others(tmp_path: Path) -> None:
+    runs = [logged("a", "s", tokenizer=None), logged("b", "s", task="t2"), logged("c", "s", task="t3", tokenizer=None)]
+    rows, facts = made(tmp_path, "sft", *runs)
+    assert [row["run_id"] for row in rows] == ["a", "c"] and facts["fidelity"] == {"ids": 2}
+    assert facts["runs"]["left_out"] == {"fidelity: other_tokenizer": 1} and facts["tokenizer"] is None
+
+
 def test_a_folder_of_a_harvest_gives_one_split(tmp_path: Path) -> None:
     log_of(tmp_path / "data" / "train.jsonl", *cheap_and_dear("t1"))
     log_of(tmp_path / "data" / "test.jsonl", *cheap_and_dear("t2"))

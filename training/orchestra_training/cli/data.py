@@ -195,10 +195,14 @@ def _print_facts(output: Console, facts: Mapping[str, Any]) -> None:
             _print_left_out(output, card)
     else:
         figures |= {"rewards": facts["rewards"], "runs of a group": facts["groups"]["runs"]}
-        for name in ("purpose", "split", "ended", "policy", "judged_by", "solved", "fidelity", "why"):
-            output.print(Text.assemble((f"{name}: ", "bold"), plain(_counts(facts[name]))))
+        for name in ("purpose", "split", "ended", "policy", "judged_by", "solved", "fidelity"):
+            output.print(Text.assemble((f"{name.replace('_', ' ')}: ", "bold"), plain(_counts(facts[name]))))
         output.print(Text.assemble(("groups: ", "bold"), plain(_counts(facts["groups"]["kinds"]) or "none")))
-        for name, counts in (("in no group", facts["ungrouped"]), ("not trained", facts["turns"]["left_out"])):
+        for name, counts in (
+            ("not exact", facts["shortfall"]),
+            ("in no group", facts["ungrouped"]),
+            ("not trained", facts["turns"]["left_out"]),
+        ):
             if counts:
                 output.print(Text.assemble((f"{name}: ", "bold"), plain(_counts(counts))))
         if faults := facts["read"]["faults"]:

@@ -129,7 +129,7 @@ class _Seen:
     counts: dict[str, Counter[str]] = field(
         default_factory=lambda: {
             name: Counter()
-            for name in ("purpose", "ended", "split", "policy", "judged_by", "solved", "fidelity", "why")
+            for name in ("purpose", "ended", "split", "policy", "judged_by", "solved", "fidelity", "shortfall")
         }
     )
     examples: set[str] = field(default_factory=set)
@@ -156,9 +156,10 @@ class _Seen:
             ("judged_by", "nobody" if run.verdict is None else run.verdict.by),
             ("solved", {True: "yes", False: "no", None: "not judged"}[solved]),
             ("fidelity", stated.fidelity),
-            ("why", stated.kind or "exact"),
+            ("shortfall", stated.kind),
         ):
-            self.counts[name][value] += 1
+            if value is not None:
+                self.counts[name][value] += 1
         self.examples.add(example_id(run))
         for row in rows_of(run, report=self.turns):
             self.sample = self.sample or row

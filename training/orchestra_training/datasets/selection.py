@@ -40,13 +40,18 @@ class Selection:
     """Whether runs whose purpose is `evaluate` are wanted as well."""
     renderer: Renderer | None = None
     """Gives tokens to runs that have none, or those of another tokenizer."""
-    tokenizer: str | None = None
-    """Name of the one whose ids the data set holds: the renderer's, else that of the first run."""
     reports: Reports = field(default_factory=Reports)
+    _names: list[str | None] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    @property
+    def tokenizer(self) -> str | None:
+        """Name of the one whose ids the data set holds: the renderer's, else that of the first run with ids.
+
+        None where that one does not state it, or there is none.
+        """
         if self.renderer is not None:
-            self.tokenizer = self.renderer.name
+            return self.renderer.name
+        return self._names[0] if self._names else None
 
     def admitted(self, runs: Iterable[Trajectory]) -> Iterator[Trajectory]:
         """Runs that may be in the data set; those that may not are noted, the others are for the caller to note."""
@@ -89,8 +94,8 @@ class Selection:
             fix = "fix: name a tokenizer to render it with"
             return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected ids or exact; {fix}")
         name = None if run.tokenizer is None else Path(run.tokenizer).name
-        if self.tokenizer is None:
-            self.tokenizer = name
+        if not self._names:
+            self._names.append(name)
         if name != self.tokenizer:
             return Fault("fidelity", "other_tokenizer", f"tokenizer = {run.tokenizer!r}; expected {self.tokenizer!r}")
         return None
