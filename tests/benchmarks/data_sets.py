@@ -71,7 +71,7 @@ def _one(kind: Kind, log: Path) -> None:
         facts = build(kind, logs_of(log), Path(folder) / kind)
         took = time.perf_counter() - started
     print(
-        f"{kind:6} {facts['examples']:6} examples in {took:5.1f} s, {took / reading:5.1f} times as long as orjson alone;"
+        f"{kind:6} {facts['examples']:6} examples in {took:5.1f} s, {took / reading:5.1f} times orjson alone;"
         f" {(_peak() - before) / 1024:4.0f} MB over the base"
     )
 
