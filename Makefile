@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := orchestra_graph training tests examples graphs
 
-.PHONY: demo test quick lint types bench sandbox postgres format clean
+.PHONY: demo test quick lint types bench sandbox postgres browser format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/orchestra demo
 
-test: lint types sandbox postgres
+test: lint types sandbox postgres browser
 	$(BIN)/pytest -n 2 -m "not vllm"
 	$(BIN)/pytest -m vllm
 
@@ -54,6 +54,15 @@ postgres:
 		apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; \
 	else \
 		echo "PostgreSQL is missing; fix: install it, for example: sudo apt-get install postgresql" >&2; exit 1; \
+	fi
+
+# The page of an evaluation is opened and clicked in a real browser.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else \
+		echo "chromium is missing; fix: install it, for example: sudo apt-get install chromium" >&2; exit 1; \
 	fi
 
 $(VENV)/bin/python:

@@ -185,3 +185,13 @@ def test_a_wish_about_no_tool_is_in_words_and_weights(kind: WishKind, weight: st
     wishes = [BENCH.sample(0, index, wish=kind).preferences for index in range(5)]
     assert all(getattr(wish, weight) == 1.0 and wish.text and not wish.avoid and not wish.prefer for wish in wishes)
     assert BENCH.sample(0, 0, wish=kind) == Workbench().sample(0, 0, wish=kind)
+
+
+def test_cheap_and_fast_are_different_plans_where_they_are_wished_for() -> None:
+    for index in range(10):
+        episode = BENCH.sample(0, index, split="held_out", vary=("tools", "prices", "names"), wish="fast")
+        cheap, fast = (
+            plan(episode.task.question, episode.catalog, identity=episode.identity, preferences=wish)
+            for wish in (Preferences(accuracy=0.8, cost=1, latency=0), episode.preferences)
+        )
+        assert cheap != fast

@@ -81,8 +81,8 @@ class Workbench:
             index: Place in the stream.
             split: Split of the task's phrasing, of the tools' descriptions and of the preference texts.
             vary: What is drawn of `ASPECTS`; the rest is as in the fixed catalog.
-            wish: What the user wants, in place of preferences that are drawn. Tasks and catalogs are drawn until a wish
-                about a tool counts: see `orchestra_graph.workbench.sample.with_wish`.
+            wish: What the user wants, in place of preferences that are drawn. Tasks and catalogs are drawn until it
+                counts: see `orchestra_graph.workbench.sample.with_wish`.
 
         Raises:
             ConfigError: `vary` names something else.

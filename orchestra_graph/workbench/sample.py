@@ -75,10 +75,11 @@ def draw_episode(task: Task, catalog: Catalog, rng: Random, *, vary: Collection[
 
 
 def with_wish(episode: Episode, rng: Random, kind: WishKind) -> Episode | None:
-    """The episode with one wish, which counts if it is about a tool.
+    """The episode with one wish, if it counts.
 
     To avoid a tool counts where the best plan of a user without a wish would call it and another plan does not; to
-    prefer one counts where that plan would not call it and another does.
+    prefer one counts where that plan would not call it and another does; `cheap` and `fast` count where they lead to
+    different plans. Other wishes always count.
 
     Args:
         episode: Its own preferences are dropped.
@@ -88,6 +89,8 @@ def with_wish(episode: Episode, rng: Random, kind: WishKind) -> Episode | None:
     Returns:
         None where no such wish counts.
     """
+    if kind in ("cheap", "fast") and len({_plan(episode, wish_for(rng, "train", w)) for w in ("cheap", "fast")}) == 1:
+        return None
     tools = [""] if kind not in ("prefer", "avoid") else list(episode.catalog.tools)
     rng.shuffle(tools)
     before = _plan(episode, Preferences())
@@ -99,9 +102,9 @@ def with_wish(episode: Episode, rng: Random, kind: WishKind) -> Episode | None:
     return None
 
 
-def _plan(episode: Episode, preferences: Preferences) -> list[str]:
+def _plan(episode: Episode, preferences: Preferences) -> tuple[str, ...]:
     found = plan(episode.task.question, episode.catalog, identity=episode.identity, preferences=preferences)
-    return found or []
+    return tuple(found or ())
 
 
 def _vary(spec: ToolSpec, name: str, split: Split, rng: Random, vary: Collection[Aspect]) -> ToolSpec:

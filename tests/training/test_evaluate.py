@@ -132,8 +132,10 @@ def test_wishes_are_held_against_the_same_tasks_without_them(tmp_path: Path) -> 
     found = figures(outcome, "preferences", "oracle")
     assert found["routers"]["oracle"]["kinds"]["avoid"]["wished_share"]["value"] == 0
     assert found["routers"]["oracle"]["kinds"]["prefer"]["wished_share"]["value"] == 1
-    assert found["wishes"]["oracle"]["cheap"]["dollars"]["ratio"]["value"] <= 1
-    assert found["wishes"]["oracle"]["fast"]["seconds"]["difference"]["value"] < 1
+    assert found["wishes"]["oracle"]["cheap"]["fast"]["dollars"]["ratio"]["value"] <= 1
+    assert found["wishes"]["oracle"]["fast"]["cheap"]["seconds"]["ratio"]["value"] <= 1.05
+    assert found["wishes"]["oracle"].keys() == {"avoid", "cheap", "fast", "accurate", "prefer"}
+    assert found["wishes"]["oracle"]["avoid"].keys() == {"none"}
     assert "wished_share" not in found["routers"]["oracle"]["kinds"]["no avoid"]
 
 

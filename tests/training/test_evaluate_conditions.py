@@ -34,18 +34,21 @@ def test_conditions_draw_more_and_more() -> None:
     assert all(s.example(i).preferences == Preferences() for s in (fixed, prices) for i in range(30))
 
 
-def test_every_wish_has_its_twin_without_one() -> None:
+def test_every_wish_has_its_twins() -> None:
+    """The same task without the wish, and with the opposite one."""
     wishes = WorkbenchSet("preferences", tasks=16)
-    kinds = Counter(wishes.example(i).kind for i in range(len(wishes)))
-    assert kinds == {
-        f"{no}{k}": n for no in ("", "no ") for k, n in dict(avoid=8, cheap=2, fast=2, accurate=2, prefer=2).items()
-    }
+    examples = [wishes.example(i) for i in range(len(wishes))]
+    kinds = Counter(example.kind for example in examples)
+    counts = {"avoid": 8, "cheap": 2, "fast": 2, "accurate": 2, "prefer": 2}
+    opposite = {"fast instead of cheap": 2, "cheap instead of fast": 2, "cheap instead of accurate": 2}
+    assert kinds == {**counts, **{f"no {kind}": n for kind, n in counts.items()}, **opposite}
     for unit in range(16):
-        wish, none = wishes.example(2 * unit), wishes.example(2 * unit + 1)
-        assert (wish.task_id, wish.catalog, wish.unit) == (none.task_id, none.catalog, none.unit)
+        wish, none, *other = [example for example in examples if example.unit == unit]
+        assert len({(e.task_id, e.catalog) for e in (wish, none, *other)}) == 1
         assert wish.preferences.text and none.preferences == Preferences()
-        assert (wishes.counts(wish.kind), wishes.counts(none.kind)) == (True, False)
+        assert [wishes.counts(e.kind) for e in (wish, none, *other)] == [True, False, *(False for _ in other)]
         assert bool(wish.preferences.avoid) == (wish.kind == "avoid")
+        assert all(e.preferences.text and e.preferences != wish.preferences for e in other)
 
 
 def test_a_budget_curve_limits_one_thing_at_a_time() -> None:

@@ -28,8 +28,11 @@ from orchestra_graph.cli.terminal import (
     plain,
     print_json,
     progress_console,
+    working,
 )
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.report.curves import Curves, read_curves
+from orchestra_graph.report.page import write_page
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import Evaluation, MakeSet, Outcome
@@ -37,10 +40,8 @@ if TYPE_CHECKING:
     from orchestra_training.evaluate.routers import RouterSpec
 
 UNKNOWN: Final = "-"
-CAPTION: Final = (
-    "In brackets: 95% bounds of a bootstrap over tasks and seeds, paired on the same tasks. "
-    "The workbench is a simulated economy: its figures say nothing of real models."
-)
+WORKBENCH: Final = "The workbench is a simulated economy: its figures say nothing of real models."
+CAPTION: Final = "In brackets: 95% bounds of a bootstrap over tasks and seeds, paired on the same tasks."
 
 
 def evaluate(
@@ -85,6 +86,14 @@ def evaluate(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Tasks at a time in each process.")] = 8,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with charts and runs to this file; it needs no network.")
+    ] = None,
+    curves: Annotated[
+        list[Path] | None,
+        typer.Option(help="Training curves for the page: trainer_state.json, or lines of JSON with a step."),
+    ] = None,
+    page_runs: Annotated[int, typer.Option(min=1, help="Runs that the page lists at most.")] = 3000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
     """Run routers on the same tasks and compare them: success, utility, dollars, seconds, tool shares, with bounds.
@@ -106,7 +115,7 @@ def evaluate(
         concurrent=concurrent,
         keys=_keys(named),
     )
-    output = console()
+    output, trained = console(), list(map(read_curves, curves or ()))
     if make_reference is not None:
         if reference is None:
             raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
@@ -129,17 +138,23 @@ def evaluate(
         "routers": {
             r.name: [m.model_dump(mode="json", exclude_defaults=True) for m in r.members] for r in wanted.routers
         },
+        "note": WORKBENCH,
         "resumed": outcome.resumed,
         "seconds": round(told.seconds, 3),
         "runs_per_second": round((len(outcome.runs) - outcome.resumed) / told.seconds, 2),
     }
+    if html is not None:
+        with working(output, "writing the page"):
+            _write_page(html, wanted, result, trained, page_runs)
     if as_json:
         print_json(result)
     else:
         for name, figures in result["conditions"].items():
             _print_condition(output, name, figures)
-        output.print(Text(CAPTION, "dim"))
+        output.print(Text(f"{CAPTION} {WORKBENCH}", "dim"))
         output.print(Text(f"runs: orchestra runs list {plain(str(log))}", "dim"))
+        if html is not None:
+            output.print(Text(f"page: {plain(str(html))}", "dim"))
     _tell_broken(outcome)
 
 
@@ -180,6 +195,15 @@ def _against(name: str | None, wanted: Evaluation) -> str:
     if name is not None and name not in names:
         raise ConfigError(f"--against {name}: no such router; expected one of {', '.join(names)}")
     return name or ("rules" if "rules" in names else names[0])
+
+
+def _write_page(
+    path: Path, wanted: Evaluation, result: Mapping[str, Any], trained: Sequence[Curves], most: int
+) -> None:
+    from orchestra_training.evaluate.evaluation import run_table  # noqa: PLC0415  (needs NumPy, 100 ms)
+
+    runs = run_table(wanted, most=most)
+    write_page(path, title="Routers side by side", result=result, runs=runs, curves=trained)
 
 
 class _Told:
@@ -275,7 +299,7 @@ def _print_condition(output: Console, name: str, figures: Mapping[str, Any]) -> 
 
 def _print_kinds(output: Console, figures: Mapping[str, Any], routers: Sequence[str], metric: str) -> None:
     """The same figure, kind by kind."""
-    kinds = list(figures["routers"][routers[0]]["kinds"])
+    kinds = [kind for kind in figures["routers"][routers[0]]["kinds"] if " instead of " not in kind]
     if len(kinds) < 2:
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))

@@ -3,8 +3,9 @@
     in-distribution  the fixed catalog, held-out phrasings of the tasks; kinds are the families of tasks
     prices           fixed names and descriptions; which tools there are, prices and latencies are drawn
     unseen           names, descriptions, mixes, prices and users' wishes are drawn, in held-out phrasings
-    preferences      as unseen, each task with a wish and without one; kinds are the wishes. Every second wish is to
-                     avoid a tool that the best plan would call; `no avoid`, `no cheap`, ... are the same tasks without
+    preferences      as unseen, each task with a wish that counts; kinds are the wishes. Every second one is to avoid a
+                     tool that the best plan would call. For comparison each task is run again without the wish
+                     (`no avoid`, ...), and with the opposite one (`fast instead of cheap`, ...)
     budget           the fixed catalog, each task under several limits of turns and dollars; kinds are the limits
 
 The workbench is a simulated economy: its figures say nothing of real models.
@@ -16,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from random import Random
 from typing import Final
 
 from orchestra_graph.errors import ConfigError
@@ -23,7 +25,7 @@ from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.workbench import Episode, Workbench
 from orchestra_graph.workbench.sample import Aspect
-from orchestra_graph.workbench.wishes import WishKind
+from orchestra_graph.workbench.wishes import WishKind, wish_for
 from orchestra_training.evaluate.examples import Example, ExampleSet, Trial
 from orchestra_training.verdicts.ruling import ruling
 
@@ -32,8 +34,11 @@ TURN_LIMITS: Final = (1, 2, 3, 4, 6, 10)
 DOLLAR_LIMITS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01)
 WITHOUT: Final = "no "
 """Begins the kind of an example that is there for comparison: the same task without the wish."""
+INSTEAD: Final = " instead of "
+"""Between two wishes, the kind of an example that is there for comparison: the same task with the first of them."""
 
 _WISHES: Final[tuple[WishKind, ...]] = ("avoid", "cheap", "avoid", "fast", "avoid", "accurate", "avoid", "prefer")
+_OPPOSITE: Final[dict[WishKind, WishKind]] = {"cheap": "fast", "fast": "cheap", "accurate": "cheap"}
 _VARIED: Final[dict[str, tuple[Aspect, ...]]] = {
     "prices": ("tools", "prices"),
     "unseen": ("tools", "prices", "names", "wishes"),
@@ -63,18 +68,17 @@ class WorkbenchSet(ExampleSet):
             raise ConfigError(f"tasks = {tasks}; expected at least 1")
         self.name = name
         self.seed = seed
-        self._tasks = tasks
         self._budgets = tuple(budgets) or standard_budgets()
         self._bench = Workbench()
-        self._each = {"preferences": 2, "budget": len(self._budgets)}.get(name, 1)
+        self._places = [(unit, variant) for unit in range(tasks) for variant in range(self._variants(unit))]
         self._episode = lru_cache(maxsize=64)(self._draw)
 
     def __len__(self) -> int:
-        return self._tasks * self._each
+        return len(self._places)
 
     def example(self, index: int) -> Example:
         """The example at a place."""
-        unit, variant = divmod(index, self._each)
+        unit, variant = self._places[index]
         episode = self._episode(unit)
         made = Example(
             index=index,
@@ -90,13 +94,18 @@ class WorkbenchSet(ExampleSet):
             budget = self._budgets[variant]
             return replace(made, kind=label(budget), budget=budget)
         if self.name == "preferences":
-            wish = _WISHES[unit % len(_WISHES)]
-            return replace(made, kind=wish) if variant == 0 else _without(made, wish)
+            return _wished(made, _wish(unit), variant, Random(f"{self.seed}/{index}"))
         return made
+
+    def _variants(self, unit: int) -> int:
+        """Examples of a task."""
+        if self.name == "preferences":
+            return 3 if _wish(unit) in _OPPOSITE else 2
+        return len(self._budgets) if self.name == "budget" else 1
 
     def trial(self, example: Example) -> Trial:
         """The tools in a fresh world, and the check of what the run left there."""
-        task = self._bench.task(example.task_id)
+        task = self._episode(example.unit).task
         world = self._bench.world(task)
         tools = self._bench.tools(world, catalog=example.catalog, identity=example.identity)
 
@@ -106,14 +115,14 @@ class WorkbenchSet(ExampleSet):
         return Trial(tools, verdict)
 
     def counts(self, kind: str) -> bool:
-        """Whether a kind has the condition: tasks without the wish have not."""
-        return not kind.startswith(WITHOUT)
+        """Whether a kind has the condition: tasks without the wish, or with another one, have not."""
+        return not kind.startswith(WITHOUT) and INSTEAD not in kind
 
     def _draw(self, unit: int) -> Episode:
         bench = self._bench
         if self.name in ("in-distribution", "budget"):
             return bench.sample(self.seed, unit, split="held_out", vary=())
-        wish = _WISHES[unit % len(_WISHES)] if self.name == "preferences" else None
+        wish = _wish(unit) if self.name == "preferences" else None
         return bench.sample(self.seed, unit, split="held_out", vary=_VARIED[self.name], wish=wish)
 
 
@@ -131,6 +140,15 @@ def label(budget: Budget) -> str:
     return f"${budget.dollars:g}"
 
 
-def _without(example: Example, wish: WishKind) -> Example:
-    """The same task of a user who says nothing."""
-    return replace(example, kind=f"{WITHOUT}{wish}", preferences=Preferences())
+def _wish(unit: int) -> WishKind:
+    return _WISHES[unit % len(_WISHES)]
+
+
+def _wished(example: Example, wish: WishKind, variant: int, rng: Random) -> Example:
+    """The example with its wish, without it, or with the opposite one."""
+    if variant == 0:
+        return replace(example, kind=wish)
+    if variant == 1:
+        return replace(example, kind=f"{WITHOUT}{wish}", preferences=Preferences())
+    other = _OPPOSITE[wish]
+    return replace(example, kind=f"{other}{INSTEAD}{wish}", preferences=wish_for(rng, "held_out", other))

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestra_graph.report.runs import RunTable
 from orchestra_graph.runlog.read import ReadReport
+from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.evaluate.examples import ExampleSet
 from orchestra_training.evaluate.play import Stage, WatchedLog
 from orchestra_training.evaluate.played import Key, Played
@@ -50,6 +52,8 @@ class Outcome:
     unreadable: list[str] = field(default_factory=list)
     """Lines of the log that could not be read."""
     reference: Reference | None = None
+    aside: list[str] = field(default_factory=list)
+    """Routers that know what no router can."""
 
     @property
     def broken(self) -> list[Played]:
@@ -70,7 +74,9 @@ class Outcome:
             for key, run in self.runs.items():
                 if (key.condition, key.seed) == (examples.name, examples.seed):
                     runs.setdefault(key.router, []).append(run)
-            conditions[examples.name] = condition(runs, against=against, counts=examples.counts, draws=draws)
+            conditions[examples.name] = condition(
+                runs, against=against, counts=examples.counts, draws=draws, aside=self.aside
+            )
         return {
             "version": RESULT_VERSION,
             "reference": None if reference is None else {"policy": reference.policy, "sha256": reference.hash},
@@ -97,7 +103,8 @@ def carry_out(
     check_names(wanted.routers)
     sets = [make() for make in wanted.sets]
     reference = None if wanted.reference is None else read_reference(wanted.reference)
-    outcome = Outcome(sets, reference=reference)
+    aside = [spec.name for spec in wanted.routers if any(member.program == "oracle" for member in spec.members)]
+    outcome = Outcome(sets, reference=reference, aside=aside)
     plan = Plan(wanted.routers, sets)
     on_start(plan.runs)
 
@@ -135,6 +142,28 @@ def make_reference(wanted: Evaluation, path: Path) -> str:
     # Conditions may share examples, for example one without a wish.
     found = {example_id(run): run for run in plan.logged(wanted.log, ReadReport())}
     return write_reference(path, found.values())
+
+
+def run_table(wanted: Evaluation, *, most: int) -> dict[str, Any]:
+    """Runs of an evaluation for a page: the first examples of each set, with all that was made of them.
+
+    Args:
+        wanted: An evaluation that has been carried out.
+        most: Runs at most, about the same number a set.
+    """
+    sets = [make() for make in wanted.sets]
+    plan = Plan(wanted.routers, sets)
+    members = sum(len(router.members) for router in wanted.routers)
+    places = max(1, most // (members * len(sets)))
+    order = {examples.name: place for place, examples in enumerate(sets)}
+    runs: dict[Key, Trajectory] = {}
+    for run in plan.logged(wanted.log, ReadReport(), places=places):
+        runs.setdefault(plan.key(run), run)
+    table = RunTable()
+    for key in sorted(runs, key=lambda key: (order[key.condition], key.place)):
+        kind = plan.example(key).kind
+        table.add(runs[key], router=key.router, condition=key.condition, kind=kind)
+    return table.to_json()
 
 
 def _stage(wanted: Evaluation, reference: Reference | None) -> Stage:

@@ -34,28 +34,42 @@ class Plan:
         """Runs in all."""
         return len(self._members) * sum(map(len, self._sets))
 
-    def logged(self, log: Path, report: ReadReport) -> Iterator[Trajectory]:
-        """The judged runs of a log that are part of this evaluation: the same example, decided by the same weights."""
+    def logged(self, log: Path, report: ReadReport, *, places: int | None = None) -> Iterator[Trajectory]:
+        """The judged runs of a log that are part of this evaluation: the same example, decided by the same weights.
+
+        Args:
+            log: It need not be there.
+            report: Filled while reading.
+            places: Only the first examples of each set.
+        """
         for run in read_runs(log, report=report) if log.exists() else ():
             key = key_of(run)
-            member = None if key is None else self._members.get((key.router, key.member))
-            example = None if key is None else self.example(key)
-            if member is None or example is None or is_solved(run.verdict) is None:
+            if key is None or is_solved(run.verdict) is None or not self._has(key):
                 continue
-            if member.weights == weights_of(run) and _is_of(run, example):
-                yield run
+            member = self._members[key.router, key.member]
+            if (places is None or key.place < places) and member.weights == weights_of(run):
+                if _is_of(run, self.example(key)):
+                    yield run
 
-    def example(self, key: Key) -> Example | None:
-        """The example of a run, if it is part of this evaluation."""
-        examples = self._by_name.get((key.condition, key.seed))
-        return examples.example(key.place) if examples is not None and 0 <= key.place < len(examples) else None
+    def key(self, run: Trajectory) -> Key:
+        """The key of a run of `logged`."""
+        key = key_of(run)
+        assert key is not None
+        return key
+
+    def example(self, key: Key) -> Example:
+        """The example of a run of this evaluation."""
+        return self._by_name[key.condition, key.seed].example(key.place)
 
     def played(self, run: Trajectory, reference: Reference | None) -> Played:
         """Sum up a run of `logged`."""
-        key = key_of(run)
-        example = None if key is None else self.example(key)
-        assert key is not None and example is not None
-        return played(key, example, run, reference)
+        key = self.key(run)
+        return played(key, self.example(key), run, reference)
+
+    def _has(self, key: Key) -> bool:
+        """Whether a run is part of this evaluation."""
+        examples = self._by_name.get((key.condition, key.seed))
+        return examples is not None and 0 <= key.place < len(examples) and (key.router, key.member) in self._members
 
     def jobs(self, done: set[Key]) -> list[Job]:
         """What is left."""

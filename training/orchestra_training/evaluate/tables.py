@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.report.frontier import frontier
 from orchestra_training.evaluate.bootstrap import Bootstrap, Draws, Table
+from orchestra_training.evaluate.conditions import INSTEAD, WITHOUT
 from orchestra_training.evaluate.played import Played
 
 RESULT_VERSION: Final = 1
@@ -51,17 +53,20 @@ def condition(
     against: str | None,
     counts: Callable[[str], bool],
     draws: int,
+    aside: Collection[str] = (),
 ) -> dict[str, Any]:
     """All figures of one condition.
 
     Args:
         runs: By router; the same examples for each.
-        against: Router that the others are compared with, beside every pair of kinds.
+        against: Router that the others are compared with.
         counts: Whether a kind is part of the condition's own figures.
         draws: Of the bootstrap.
+        aside: Routers that know what no router can; the frontier is without them.
 
     Returns:
-        JSON: `routers` by name, and `differences` of each router from `against`.
+        JSON: `routers` by name, `frontier` by quality, `differences` of each router from `against`, and `wishes`: what
+        each wish changes on the same tasks.
 
     Raises:
         ConfigError: A router lacks runs that another one has.
@@ -85,7 +90,9 @@ def condition(
         }
         for name, of in runs.items()
     }
-    found: dict[str, Any] = {"units": units, "routers": routers}
+    found: dict[str, Any] = {"units": units, "routers": routers, "frontier": _frontiers(routers, aside)}
+    if set(aside) & set(runs):
+        found["aside"] = sorted(set(aside) & set(runs))
     if against in runs and against is not None:
         found["against"] = against
         found["differences"] = {
@@ -96,12 +103,25 @@ def condition(
             for name in runs
             if name != against
         }
-    wishes = [(kind, f"no {kind}") for kind in kinds if f"no {kind}" in parts]
-    if wishes:
-        found["wishes"] = {
-            name: {kind: _against_none(parts[kind], parts[none], name) for kind, none in wishes} for name in runs
-        }
+    twins = [(kind, twin, of) for kind in kinds for twin in kinds if (of := _twin(kind, twin)) is not None]
+    if twins:
+        found["wishes"] = {name: _wishes(parts, twins, name) for name in runs}
     return found
+
+
+def _frontiers(routers: Mapping[str, Any], aside: Collection[str]) -> dict[str, list[str]]:
+    """Routers that none beats in both, dollars and quality, by the measure of quality."""
+    return {
+        quality: frontier(
+            {
+                name: (row["dollars"]["value"], row[quality]["value"])
+                for name, row in routers.items()
+                if name not in aside
+            }
+        )
+        for quality in ("success", "utility")
+        if all(quality in row for row in routers.values())
+    }
 
 
 class _Figures:
@@ -134,9 +154,19 @@ class _Figures:
         return _compare(self._drawn[name], self._drawn[other])
 
 
-def _against_none(wish: _Figures, none: _Figures, name: str) -> dict[str, Any]:
-    """What a wish changes on the same tasks."""
-    return _compare(wish.draws(name), none.draws(name))
+def _twin(kind: str, twin: str) -> str | None:
+    """What one kind of examples has in place of another kind's wish: `none`, or another wish; None where neither."""
+    if twin == f"{WITHOUT}{kind}":
+        return "none"
+    return twin.removesuffix(f"{INSTEAD}{kind}") if twin.endswith(f"{INSTEAD}{kind}") else None
+
+
+def _wishes(parts: Mapping[str, _Figures], twins: Sequence[tuple[str, str, str]], name: str) -> dict[str, Any]:
+    """What wishes change on the same tasks: by wish, by what was said in its place."""
+    found: dict[str, Any] = {}
+    for kind, twin, of in twins:
+        found.setdefault(kind, {})[of] = _compare(parts[kind].draws(name), parts[twin].draws(name))
+    return found
 
 
 def _compare(one: Mapping[str, Draws], other: Mapping[str, Draws]) -> dict[str, Any]:
