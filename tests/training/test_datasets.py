@@ -233,6 +233,14 @@ def test_runs_that_measure_a_policy_are_refused_unless_wanted(tmp_path: Path, ki
     assert len(more) == 2 * len(rows) and facts["runs"]["left_out"] == {} and facts["options"]["evaluate"]
 
 
+def test_runs_that_state_another_split_are_left_out(tmp_path: Path) -> None:
+    held_out = [run.model_copy(update={"split": "held_out"}) for run in cheap_and_dear("t2")]
+    stated = [run.model_copy(update={"split": "train"}) for run in cheap_and_dear("t3")]
+    rows, facts = made(tmp_path, "sft", *cheap_and_dear("t1"), *held_out, *stated)
+    assert [row["run_id"] for row in rows] == ["t1b", "t3b"]
+    assert facts["runs"]["left_out"] == {"other_split: held_out": 3}
+
+
 def test_tokens_of_another_tokenizer_and_text_are_left_out(tmp_path: Path) -> None:
     other = logged("o", "s", task="t2", tokenizer="other")
     text = run("text", purpose="train", task={"id": "t3", "question": "?"})
@@ -252,7 +260,8 @@ def test_a_folder_of_a_harvest_gives_one_split(tmp_path: Path) -> None:
     log_of(tmp_path / "data" / "train.jsonl", *cheap_and_dear("t1"))
     log_of(tmp_path / "data" / "test.jsonl", *cheap_and_dear("t2"))
     assert [run.run_id for run in logs_of(tmp_path / "data", "test")] == ["t2a", "t2b", "t2c"]
-    assert len(list(logs_of(tmp_path / "data"))) == 6
+    assert [run.run_id for run in logs_of(tmp_path / "data")] == ["t1a", "t1b", "t1c"]
+    assert len(list(logs_of(tmp_path / "data", None))) == 6
     with pytest.raises(ConfigError, match=r"split = 'other'; .* has test, train"):
         logs_of(tmp_path / "data", "other")
     with pytest.raises(ConfigError, match="expected a run log"):

@@ -117,7 +117,7 @@ def show(
             sample = {} if first is None else dict(first)
             facts = {"files": [file.name for file in files], "columns": figures, "card": read_card(path)}
         else:
-            logs = logs_of(path)
+            logs = logs_of(path, None)
             facts, row = of_logs(logs, watching.watch(logs))
             sample = {} if row is None else {"run_id": row.run_id, "turns": list(row.turns)}
             sample |= {} if row is None else {"prompt_ids": row.prompt_ids, "completion_ids": row.completion_ids}

@@ -36,6 +36,8 @@ class Selection:
 
     needs: Literal["exact", "ids"] | None
     """The least fidelity; a renderer makes up for what is below `ids`. None where no tokens are wanted."""
+    split: str | None = None
+    """Runs that state another split are left out."""
     evaluate: bool = False
     """Whether runs whose purpose is `evaluate` are wanted as well."""
     renderer: Renderer | None = None
@@ -83,6 +85,10 @@ class Selection:
         fault = None if self.evaluate else for_evaluation(run)
         if fault is not None:
             return fault
+        if self.split is not None and run.split not in (None, self.split):
+            return Fault(
+                "other_split", run.split or "", f"split = {run.split!r}; expected {self.split!r}, or none stated"
+            )
         return self._shortfall(run) if self.needs is not None and self.renderer is None else None
 
     def _shortfall(self, run: Trajectory) -> Fault | None:

@@ -41,7 +41,7 @@ class Logs:
         return [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in self.paths]
 
 
-def logs_of(path: str | Path, split: str | None = None) -> Logs:
+def logs_of(path: str | Path, split: str | None = "train") -> Logs:
     """The run logs at a path.
 
     Args:
