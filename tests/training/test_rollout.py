@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
 from orchestra_training.metrics import LABELS
 from orchestra_training.rollout import Actor, Place, Rollouts, RolloutTask, WorkbenchTasks, find_tasks
+from orchestra_training.rollout.workers import Outfit, RolloutError, Workers
 from orchestra_training.verdicts import exact
 
 from orchestra_graph.errors import ConfigError
@@ -18,7 +20,7 @@ from orchestra_graph.protocols.scan import ScanProtocol
 from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
-from tests.training.coin import local_router, make_coin
+from tests.training.coin import local_router, make_coin, tokenizer
 
 RIGHT = ScriptedRouter([("expert", {})], stateless=True)
 
@@ -137,3 +139,56 @@ def test_a_model_in_process_decides_on_the_workbench(tmp_path: Path) -> None:
     labels = (runs[0].task.model_extra or {})[LABELS]
     assert runs[0].catalog is not None
     assert set(runs[0].catalog.tools) == set(labels)
+
+
+def outfit(tasks: str = "workbench", **options: Any) -> Outfit:
+    from orchestra_training.tiny.model import TEMPLATE  # noqa: PLC0415  (imports torch)
+
+    speech = {"tokenizer": tokenizer().to_str(), "chat_template": TEMPLATE}
+    limits = {"options": {"budget": {"turns": 3}}}
+    return Outfit(tasks=tasks, protocol="scan", size=4, max_tokens=1, **{**speech, **limits, **options})
+
+
+@pytest.mark.slow
+def test_workers_do_what_one_process_does(tmp_path: Path) -> None:
+    engine = local_router(make_coin(tmp_path)).engine
+    workers = Workers(outfit(), engine, 2)
+    policy = Policy(name="coin", step=7)
+    try:
+        for step in range(2):
+            here = asyncio.run(outfit().rollouts().batch(outfit().actor(engine).having(policy), step, range(3)))
+            before = engine.written
+            there = asyncio.run(workers.batch(policy, step, range(3)))
+            for name in ("group_id", "rollout", "seeds", "preferences", "catalog", "policy", "purpose"):
+                assert [getattr(run, name) for run in there] == [getattr(run, name) for run in here], name
+            assert all(run.verdict is not None for run in there)
+            assert engine.written - before == sum(len(run.captures) for run in there)
+    finally:
+        workers.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "told"), [("Breaks", "KeyError: 'no such task'"), ("Exits", "a rollout worker ended with exit code 3")]
+)
+def test_a_worker_that_cannot_go_on_stops_the_batch(name: str, told: str) -> None:
+    workers = Workers(outfit(tasks=f"tests.training.test_rollout:{name}", options={}), None, 1)
+    try:
+        with pytest.raises(RolloutError, match=told):
+            asyncio.run(workers.batch(Policy(name="coin"), 0, range(2)))
+    finally:
+        workers.close()
+
+
+class Breaks:
+    """A source without tasks."""
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        raise KeyError("no such task")
+
+
+class Exits:
+    """A source that ends its process."""
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        os._exit(3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -37,6 +37,10 @@ class Actor:
     """Which weights these are."""
     max_malformed: int = 1
     """Malformed replies in a row that end a rollout."""
+
+    def having(self, policy: Policy) -> Actor:
+        """The same with these weights."""
+        return replace(self, policy=policy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +74,8 @@ class Rollouts:
 
         return [run for runs in await asyncio.gather(*map(group, indexes)) for run in runs]
 
-    async def group(self, actor: Actor, step: int, index: int) -> list[Trajectory]:
-        """The rollouts of one task."""
+    async def group(self, actor: Actor, step: int, index: int, places: Sequence[int] | None = None) -> list[Trajectory]:
+        """The rollouts of one task, or those at some places of the group."""
         task = self.tasks(self.seed, step, index)
         about = {
             "id": task.id,
@@ -81,7 +85,9 @@ class Rollouts:
             "seeds": {"seed": self.seed, "step": step, "index": index},
             LABELS: dict(task.labels),
         }
-        runs = (roll_out(task, actor, {**about, "rollout": n}, deadline=self.deadline) for n in range(self.size))
+        runs = (
+            roll_out(task, actor, {**about, "rollout": n}, deadline=self.deadline) for n in places or range(self.size)
+        )
         return list(await asyncio.gather(*runs))
 
 

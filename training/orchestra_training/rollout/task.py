@@ -27,6 +27,9 @@ from typing import Any, Protocol
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.protocols.base import Protocol as Speech
+from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.protocols.scan import ScanProtocol
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.tools.adapt import ToolLike
 
@@ -89,6 +92,26 @@ def find_tasks(name: str, options: dict[str, Any] | None = None) -> TaskSource:
     except TypeError as error:
         raise ConfigError(f"{name!r} with {options or {}}: {error}") from error
     return source
+
+
+def find_protocol(name: str) -> Speech:
+    """The protocol that a recipe names, with repair off.
+
+    Args:
+        name: `conversation`, `scan`, or `module:name` of a protocol or of what makes one.
+
+    Raises:
+        ConfigError: There is none, or it mends replies.
+    """
+    if name == "conversation":
+        return ConversationProtocol(repair=False)
+    if name == "scan":
+        return ScanProtocol()
+    found = find(name)
+    protocol: Speech = found() if callable(found) else found
+    if getattr(protocol, "repair", False):
+        raise ConfigError(f"{name!r} mends replies; expected a protocol with repair off")
+    return protocol
 
 
 def find(name: str) -> Any:

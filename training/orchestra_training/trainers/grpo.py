@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Final
 
-from langchain_core.language_models import BaseChatModel
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from orchestra_graph.routers.local import LocalRouter
 from orchestra_graph.runlog.files import Appender
-from orchestra_graph.runlog.record import Policy
-from orchestra_graph.vllm import ChatVLLM
+from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.engine import TorchEngine
 from orchestra_training.groups import Reward
 from orchestra_training.reward import guarded, paper
-from orchestra_training.rollout import Actor, Rollouts, find_tasks
+from orchestra_training.rollout.workers import Outfit, Workers
 from orchestra_training.trainers.models import (
     ends_of,
     load_model,
     load_tokenizer,
     lora_config,
-    protocol_of,
     trainer_config,
 )
-from orchestra_training.trainers.online import Online
+from orchestra_training.trainers.online import Online, Roll
 from orchestra_training.trainers.policy import PolicyTrainer
 from orchestra_training.trainers.recipe import Recipe, StopTable
 
@@ -75,27 +71,12 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
     processes = args.world_size
     if recipe.rollout.tasks < processes:
         raise recipe.error(("rollout", "tasks"), f" = {recipe.rollout.tasks}; expected one a process, {processes}")
-    router, busy = _router(recipe, model, tokenizer)
-    protocol = protocol_of(recipe)
-    name = recipe.output.name
-
-    def act(number: int) -> Actor:
-        return Actor(
-            router=router,
-            protocol=protocol,
-            policy=Policy(name=name, step=number * args.num_iterations),
-            max_malformed=recipe.rollout.max_malformed,
-        )
-
+    engine = _engine(recipe, model, tokenizer)
+    outfit = _outfit(recipe, tokenizer)
+    workers = Workers(outfit, engine, recipe.rollout.workers) if recipe.rollout.workers else None
     draw = Online(
-        Rollouts(
-            tasks=find_tasks(recipe.tasks.source, recipe.tasks.options),
-            seed=recipe.seed,
-            size=recipe.rollout.size,
-            concurrent=recipe.rollout.concurrent,
-        ),
-        act,
-        busy,
+        _rolling(outfit, engine, workers, args.num_iterations),
+        None if engine is None else lambda: (engine.seconds, engine.written),
         tasks=recipe.rollout.tasks,
         process=(args.process_index, processes),
         reward=REWARDS[recipe.reward.kind],
@@ -109,29 +90,58 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
         draw,
         tokens_per_pass=recipe.tokens_per_pass,
         tokenizer=tokenizer,
-        callbacks=[StopWhenFiltered(recipe.stop)],
+        callbacks=[StopWhenFiltered(recipe.stop), *([] if workers is None else [CloseAtEnd(workers)])],
         peft_config=lora_config(recipe.lora),
     )
 
 
-def _router(recipe: Recipe, model: Any, tokenizer: Any) -> tuple[BaseChatModel, Callable[[], tuple[float, int]] | None]:
-    """Who decides, and how long it has computed and what it has written."""
+def _engine(recipe: Recipe, model: Any, tokenizer: Any) -> TorchEngine | None:
+    """The trainer's model as it computes replies, unless a server does."""
+    if recipe.rollout.base_url is not None:
+        return None
+    return TorchEngine(model, pad=tokenizer.pad_token_id, ends=ends_of(model, tokenizer), seed=recipe.seed)
+
+
+def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
     table = recipe.rollout
-    if table.base_url is not None:
-        chat = ChatVLLM(
-            model=recipe.output.name, base_url=table.base_url, temperature=1.0, top_p=1.0, max_tokens=table.max_tokens
-        )
-        return chat, None
-    engine = TorchEngine(model, pad=tokenizer.pad_token_id, ends=ends_of(model, tokenizer), seed=recipe.seed)
-    router = LocalRouter(
-        engine=engine,
-        tokenizer=tokenizer.backend_tokenizer,
-        chat_template=tokenizer.chat_template,
-        temperature=1.0,
-        max_tokens=table.max_tokens,
+    return Outfit(
+        tasks=recipe.tasks.source,
+        options=recipe.tasks.options,
+        protocol=table.protocol,
+        seed=recipe.seed,
+        size=table.size,
+        concurrent=table.concurrent,
+        max_malformed=table.max_malformed,
         name=recipe.output.name,
+        max_tokens=table.max_tokens,
+        tokenizer=tokenizer.backend_tokenizer.to_str(),
+        chat_template=tokenizer.chat_template,
+        base_url=table.base_url,
     )
-    return router, lambda: (engine.seconds, engine.written)
+
+
+def _rolling(outfit: Outfit, engine: TorchEngine | None, workers: Workers | None, iterations: int) -> Roll:
+    """Carries out the rollouts of a batch, here or in worker processes."""
+    actor, rollouts = outfit.actor(engine), outfit.rollouts()
+
+    async def roll(number: int, indexes: Sequence[int]) -> list[Trajectory]:
+        policy = Policy(name=outfit.name, step=number * iterations)
+        if workers is not None:
+            return await workers.batch(policy, number, indexes)
+        return await rollouts.batch(actor.having(policy), number, indexes)
+
+    return roll
+
+
+class CloseAtEnd(TrainerCallback):
+    """Ends the workers with the training."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called once."""
+        self._workers.close()
 
 
 class StopWhenFiltered(TrainerCallback):

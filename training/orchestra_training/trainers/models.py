@@ -9,7 +9,6 @@ from typing import Any, Final
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from orchestra_graph.errors import ConfigError
 from orchestra_training.trainers.recipe import LoraTable, Recipe
 
 OURS: Final = ("output_dir", "seed", "data_seed")
@@ -104,28 +103,3 @@ def ends_of(model: Any, tokenizer: Any) -> list[int]:
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     found = [ends] if isinstance(ends, int) else list(ends or [])
     return sorted({*found, tokenizer.eos_token_id} - {None})
-
-
-def protocol_of(recipe: Recipe) -> Any:
-    """The protocol that a recipe names, with repair off.
-
-    Raises:
-        ConfigError: There is none, or it mends replies.
-    """
-    from orchestra_graph.protocols.conversation import ConversationProtocol  # noqa: PLC0415
-    from orchestra_graph.protocols.scan import ScanProtocol  # noqa: PLC0415
-    from orchestra_training.rollout.task import find  # noqa: PLC0415
-
-    name = recipe.rollout.protocol
-    if name == "conversation":
-        return ConversationProtocol(repair=False)
-    if name == "scan":
-        return ScanProtocol()
-    try:
-        found = find(name)
-    except ConfigError as error:
-        raise recipe.error(("rollout", "protocol"), f": {error}") from error
-    protocol = found() if callable(found) else found
-    if getattr(protocol, "repair", False):
-        raise recipe.error(("rollout", "protocol"), f" = {name!r} mends replies; expected one with repair off")
-    return protocol

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal
 
-from orchestra_graph.errors import OrchestraError
 from orchestra_graph.portal import Portal
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.log import write_run
@@ -16,22 +15,20 @@ from orchestra_training.filters import LEAST_SPREAD
 from orchestra_training.groups import Reward
 from orchestra_training.metrics import figures
 from orchestra_training.reward import guarded
-from orchestra_training.rollout.run import Actor, Rollouts
+from orchestra_training.rollout.workers import RolloutError
+
+Roll = Callable[[int, Sequence[int]], Coroutine[Any, Any, list[Trajectory]]]
+"""From the number of a batch and the indexes of its tasks to their rollouts, group after group."""
 
 MOST_BROKEN = 0.5
 """Share of broken rollouts in a batch above which training stops: something is wrong with tasks, tools or server."""
-
-
-class RolloutError(OrchestraError):
-    """Most rollouts of a batch broke."""
 
 
 class Online:
     """Draws a batch by carrying out rollouts.
 
     Args:
-        rollouts: Where they come from.
-        act: Gives who decides, at each batch: with the weights of that moment.
+        roll: Carries them out.
         busy: Seconds that the policy has computed and tokens that it has written so far, where that is known.
         tasks: Tasks of a batch, over all processes.
         process: This process's number, and how many there are; each takes its share of the tasks.
@@ -43,8 +40,7 @@ class Online:
 
     def __init__(
         self,
-        rollouts: Rollouts,
-        act: Callable[[int], Actor],
+        roll: Roll,
         busy: Callable[[], tuple[float, int]] | None = None,
         *,
         tasks: int,
@@ -54,8 +50,7 @@ class Online:
         floor: float = LEAST_SPREAD,
         log: Appender | None = None,
     ) -> None:
-        self._rollouts = rollouts
-        self._act = act
+        self._roll = roll
         self._busy = busy
         self._indexes = range(process[0], tasks, process[1])
         self._reward = reward
@@ -72,7 +67,7 @@ class Online:
         """
         busy = self._busy() if self._busy is not None else None
         started = time.perf_counter()
-        runs = self._portal.run(self._rollouts.batch(self._act(number), number, self._indexes))
+        runs = self._portal.run(self._roll(number, self._indexes))
         rolled_out = time.perf_counter()
         _refuse_broken(runs)
         self._keep(runs)

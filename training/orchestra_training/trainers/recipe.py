@@ -74,6 +74,9 @@ class RolloutTable(_Table):
     size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of a task: the group that they are compared in."""
     concurrent: Positive = 1024
+    """Rollouts at a time in one process."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes beside the trainer's that carry them out; 0 leaves them to the trainer's own."""
     protocol: str = "conversation"
     """`conversation`, `scan`, or `module:name` of a protocol or of what makes one; repair must be off."""
     max_tokens: Positive = 8000
