@@ -24,11 +24,10 @@ from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.served import Served
+from orchestra_graph.served import Served, ServedModel
 from orchestra_graph.state import About, RunHeader
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge, Turn
-from orchestra_graph.vllm import ChatVLLM
 
 MAX_DEPTH: Final = 8
 """Orchestrators inside each other, unless a graph says otherwise."""
@@ -192,7 +191,7 @@ class Engine:
         """What is known of the router as it is served; the log leaves out what is not."""
         policy: dict[str, Any] = {"name": self.policy_name}
         sampling = dict(self.protocol.sampling)
-        if isinstance(self.router, ChatVLLM):
+        if isinstance(self.router, ServedModel):
             sampling = self.router.sampling(sampling)
         served = getattr(self.router, "served", None)
         if not isinstance(served, Served):
@@ -294,7 +293,11 @@ class _RunJournal:
 
 def _unwrapped(bound: ChatModel) -> Ask:
     """The call behind a plain binding of arguments, which would merge an empty config at every call."""
-    if type(bound) is RunnableBinding and not bound.config and not bound.config_factories:
+    if (
+        isinstance(bound, RunnableBinding)
+        and type(bound).ainvoke is RunnableBinding.ainvoke
+        and not (bound.config or bound.config_factories)
+    ):
         return partial(bound.bound.ainvoke, **bound.kwargs)
     return bound.ainvoke
 

@@ -30,12 +30,12 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.router import RouterNode
 from orchestra_graph.routers import ProgramRouter, Rules
 from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.served import ServedModel
 from orchestra_graph.state import OrchestratorContext, OrchestratorInput, OrchestratorOutput, OrchestratorState
 from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
 from orchestra_graph.tracing import POLICY
-from orchestra_graph.vllm import ChatVLLM
 
 _RESERVED: Final = RESERVED_NAMES | {"closing", "fallback", FINAL_ANSWER}
 
@@ -193,7 +193,7 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
 
 
 def _constraint(protocol: Protocol, router: BaseChatModel) -> Constraint | None:
-    return "required" if protocol.constrains and isinstance(router, ChatVLLM) else None
+    return "required" if protocol.constrains and isinstance(router, ServedModel) else None
 
 
 def _by_name(tools: Sequence[ToolLike]) -> dict[str, Tool]:

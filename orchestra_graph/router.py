@@ -17,6 +17,7 @@ from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, ask, send
 from orchestra_graph.billing import describe, is_bad_request, is_transient
 from orchestra_graph.budgeting import Purse
+from orchestra_graph.captures import take_capture
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
 from orchestra_graph.evidence import Evidence, evidence_for, situation_of, texts_of
@@ -30,7 +31,6 @@ from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new
 from orchestra_graph.turns import Decision, Outcome, StoppedBy, Turn, TurnBy
-from orchestra_graph.vllm import take_capture
 
 Asking = Generator[View, AIMessage, Decision]
 

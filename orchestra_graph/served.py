@@ -7,10 +7,15 @@ Whether logged tokens can be replayed in training depends on it. Nothing is gues
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+NO_KEY: Final = "EMPTY"
+"""What is sent as the key when none is given: vLLM servers usually ask for none."""
 
 VLLM_SAMPLING: Final = MappingProxyType(
     {
@@ -43,3 +48,14 @@ class Served(BaseModel):
     """As vLLM names it: `processed_logprobs` or `raw_logprobs`."""
     sampling: dict[str, Any] = Field(default_factory=dict)
     """Sampling parameters that the server takes where a request does not say."""
+
+
+class ServedModel(ABC):
+    """A chat model on a vLLM server: where it must call (`tool_choice="required"`), it writes nothing but valid calls.
+
+    The graph knows `ChatVLLM` by this class: to import its own takes a second, for OpenAI's client.
+    """
+
+    @abstractmethod
+    def sampling(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Sampling parameters that a request with these arguments states."""

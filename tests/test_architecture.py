@@ -19,7 +19,7 @@ LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "text", "toml_lines", "portal", "turns", "redact", "served"),
-    ("spans",),
+    ("spans", "captures"),
     ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
     ("prices", "preferences"),
     ("catalog_file", "ledger", "wish"),
@@ -138,6 +138,35 @@ def test_public_names() -> None:
     for name in PUBLIC:
         value = getattr(orchestra_graph, name)
         assert (value.__doc__ or "").strip(), f"{name} has no docstring"
+
+
+LIGHT = """
+import sys
+import orchestra_graph
+
+assert not {"langgraph", "langchain_core", "pydantic"} & set(sys.modules)
+assert set(orchestra_graph.__all__) <= set(dir(orchestra_graph))
+from orchestra_graph import Expert, Rules, create_orchestrator
+assert "openai" not in sys.modules
+import orchestra_graph.cli
+assert "openai" not in sys.modules
+"""
+
+
+def test_names_are_imported_when_they_are_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="'orchestra_graph' has no attribute 'Expret'"):
+        orchestra_graph.Expret  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_functions_that_share_their_name_with_a_module_stay_functions() -> None:
+    code = """
+import orchestra_graph.add_router, orchestra_graph.report
+from orchestra_graph import add_router, report
+assert callable(add_router) and callable(report)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
@@ -13,7 +13,9 @@ from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, counted, one_line, print_error, print_json, working
 from orchestra_graph.errors import MissingError
-from orchestra_graph.serving.doctor import Check, examine
+
+if TYPE_CHECKING:
+    from orchestra_graph.serving.doctor import Check
 
 _MARKS: Final = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "failed": ("failed", "bold red")}
 
@@ -31,6 +33,8 @@ def doctor(
 
     Only what was asked for can fail: the server of `--base-url`, its `--model`, the vLLM of `--python`.
     """
+    from orchestra_graph.serving.doctor import examine  # noqa: PLC0415  (OpenAI's client takes a second)
+
     key = None if api_key_env is None else os.environ.get(api_key_env)
     if api_key_env is not None and not key:
         raise MissingError(f"the environment variable {api_key_env}", f"export {api_key_env}=...")

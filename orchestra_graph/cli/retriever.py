@@ -13,7 +13,6 @@ from typing import Annotated, Final
 
 import typer
 from langchain_core.embeddings import Embeddings
-from langchain_openai import OpenAIEmbeddings
 from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -133,6 +132,8 @@ def open_embeddings(model: str | None, base_url: str | None, target: str | None)
     key = os.environ.get(KEY_VARIABLE)
     if base_url is None and not key:
         raise MissingError(f"the environment variable {KEY_VARIABLE}", f"export {KEY_VARIABLE}=..., or name --base-url")
+    from langchain_openai import OpenAIEmbeddings  # noqa: PLC0415  (takes a second, which the other commands save)
+
     # Other servers take texts, not the token ids that the client sends to OpenAI.
     return OpenAIEmbeddings(
         model=model,

@@ -3,9 +3,9 @@
     router = LocalRouter.from_folder("router/")
     graph = create_orchestrator(router, tools, protocol=ScanProtocol())
 
-Each reply carries a `Capture` (orchestra_graph.vllm): the ids that were read and written, and their logprobs, so that
-runs in process can train as those of a server do. What computes is an `Engine`; the one of `from_folder` is NumPy, that
-of a trainer is the trainer's own model. Tool calls in the text of a reply are read by the protocol.
+Each reply carries a `Capture` (orchestra_graph.captures): the ids that were read and written, and their logprobs, so
+that runs in process can train as those of a server do. What computes is an `Engine`; the one of `from_folder` is NumPy,
+that of a trainer is the trainer's own model. Tool calls in the text of a reply are read by the protocol.
 
 Left out: streaming, stop strings, and models that do not fit in memory: serve those with vLLM.
 """
@@ -28,10 +28,10 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 
+from orchestra_graph.captures import Capture, CapturedMessage
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.portal import Portal
 from orchestra_graph.served import VLLM_SAMPLING, Served
-from orchestra_graph.vllm import Capture, CapturedMessage
 
 MAX_TOKENS = 512
 """Tokens of a reply, unless the protocol or the caller says otherwise."""

@@ -43,7 +43,7 @@ class Policy(_Record):
 
 
 class Capture(_Record):
-    """The tokens of one reply of the router, as its server read and wrote them; see `orchestra_graph.vllm.Capture`."""
+    """The tokens of one reply of the router, as its server read and wrote them: `orchestra_graph.captures.Capture`."""
 
     id: str
     turn: str

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from orchestra_graph.catalog import Catalog, ModelSpec, ToolSpec
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.served import NO_KEY
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.code_interpreter import CodeInterpreter
@@ -28,7 +28,6 @@ from orchestra_graph.tools.local_search import LocalSearch
 from orchestra_graph.tools.mcp import McpServer, McpTool, tools_of
 from orchestra_graph.tools.mcp_file import missing_variables, read_servers
 from orchestra_graph.tools.web_search import WebSearch
-from orchestra_graph.vllm import NO_KEY, ChatVLLM
 
 INDEX_NAME: Final = ".orchestra-index.sqlite"
 """Index file that is made in a folder that a search line names."""
@@ -74,6 +73,8 @@ def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatMod
     _refuse(what_is_missing({"router": spec}, environment))
     if spec.base_url is None:
         return build_model(spec, environment)
+    from orchestra_graph.vllm import ChatVLLM  # noqa: PLC0415  (as below)
+
     return ChatVLLM(model=spec.model, base_url=spec.base_url, api_key=_key(spec, environment))
 
 
@@ -88,6 +89,8 @@ def build_model(
         retries: Of the model itself; a graph retries by its own means, and bills every try.
         temperature: The server's own where None.
     """
+    from langchain_openai import ChatOpenAI  # noqa: PLC0415  (takes a second; not every command asks a model)
+
     return ChatOpenAI(
         model=spec.model or "",
         base_url=spec.base_url,

@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
-from openai import ContentFilterFinishReasonError, LengthFinishReasonError
 from pydantic import BaseModel
 
 from orchestra_graph.billing import describe, is_refusal, is_transient
@@ -43,6 +42,9 @@ class Structured(Generic[S]):
         Raises:
             ServerError: The model's server refused or did not answer.
         """
+        # The client takes a second to import, which all commands would wait for.
+        from openai import ContentFilterFinishReasonError, LengthFinishReasonError  # noqa: PLC0415
+
         try:
             reply = await self._model.ainvoke([SystemMessage(self._prompt), HumanMessage(task)])
         except (ContentFilterFinishReasonError, LengthFinishReasonError):
