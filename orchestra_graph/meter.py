@@ -291,9 +291,7 @@ class Meter(BaseCallbackHandler):
         request = self._requests.pop(request_id, None)
         if request is not None:
             clock = time.perf_counter() - request.started
-            charge = _paid(request, message, text, clock)
-            if charge["status"] == "paid" and self._is_whole(request):
-                charge["dollars"] += request.price.dollars(calls=1, seconds=charge["seconds"])
+            charge = _paid(request, message, text, clock, is_whole=self._is_whole(request))
             self._record_request(request, charge, clock)
 
     def _failed(self, request_id: UUID | str, error: BaseException) -> None:
@@ -348,10 +346,9 @@ class Meter(BaseCallbackHandler):
 
     def _upper(self, request: _Open) -> float:
         limits = self.spec.limits
-        upper = request.price.dollars(calls=1, seconds=limits.timeout) if self._is_whole(request) else 0.0
-        if not request.price.has_tokens:
-            return upper
-        return upper + request.price.dollars(input_tokens=request.tokens, output_tokens=limits.output_tokens)
+        sent, wrote = (request.tokens, limits.output_tokens) if request.price.has_tokens else (0, 0)
+        calls, seconds = (1, limits.timeout) if self._is_whole(request) else (0, 0.0)
+        return request.price.dollars(input_tokens=sent, output_tokens=wrote, calls=calls, seconds=seconds)
 
 
 def _usage(stated: dict[str, Any]) -> UsageMetadata:
@@ -371,7 +368,7 @@ def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict
     return {"status": "uncertain", "dollars": known, "upper": dollars, "seconds": seconds, "error": describe(error)}
 
 
-def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float) -> dict[str, Any]:
+def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float, *, is_whole: bool) -> dict[str, Any]:
     """Charge of an answered request, from the usage that the server states."""
     usage = message.usage_metadata if isinstance(message, AIMessage) else None
     seconds = clock if request.reported_seconds is None else request.reported_seconds
@@ -386,10 +383,16 @@ def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float) 
         sent = request.tokens
         wrote = estimate_tokens(message.content if message is not None else text)
         cached = 0
+    dollars = request.price.dollars(
+        input_tokens=sent,
+        cached_tokens=cached,
+        output_tokens=wrote,
+        calls=1 if is_whole else 0,
+        seconds=seconds if is_whole else 0.0,
+    )
     charge = {
         "status": "paid",
-        "dollars": request.price.dollars(input_tokens=sent, cached_tokens=cached, output_tokens=wrote)
-        + request.reported_dollars,
+        "dollars": dollars + request.reported_dollars,
         "seconds": seconds,
         "input_tokens": sent,
         "cached_tokens": cached,

@@ -59,12 +59,13 @@ class RouterNode(Node):
         if not is_new(state):
             return await self._decide(state)
         run = begin(self._engine, state["messages"])
+        # None, not unset: LangGraph finds out by an exception that a key is unset, at every step.
+        header = {"run": run, "answer": None, "stopped_by": None, "ledger": None}
         if config.get("configurable", {}).get("thread_id"):
             # What can be resumed is first written down, in a step of its own, before anything is paid.
-            header = {"run": run, "turns": Overwrite({}), "answer": None, "stopped_by": None, "ledger": None}
-            return Command(goto=NODE, update=header)
+            return Command(goto=NODE, update={**header, "turns": Overwrite({})})
         command = await self._decide({**state, "run": run, "turns": {}})
-        return replace(command, update={**(command.update or {}), "run": run})
+        return replace(command, update={**header, **(command.update or {})})
 
     async def _decide(self, state: OrchestratorState) -> Command[Any]:
         turns = state["turns"]

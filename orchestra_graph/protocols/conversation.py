@@ -86,11 +86,15 @@ class ConversationProtocol(Protocol):
         if decision["calls"]:
             yield self.view(situation), _assistant(decision, len(situation.turns))
 
+    def transcript(self, situation: Situation, answer: str) -> list[BaseMessage]:
+        """The answer; the run has ended, so what it was shown is not kept any longer."""
+        self._take(_run(situation))
+        return super().transcript(situation, answer)
+
     def view(self, situation: Situation) -> View:
         """What the router reads in this situation."""
-        run, turns = situation.turn_id.rpartition("-")[0], list(situation.turns.values())
-        shown = self._shown.pop(run, None)
-        self._held -= 0 if shown is None else shown.held
+        run, turns = _run(situation), list(situation.turns.values())
+        shown = self._take(run)
         if shown is None or not shown.begins(situation, turns):
             shown = _Shown(situation, self._beginning(situation))
         for turn in turns[len(shown.turns) :]:
@@ -98,12 +102,17 @@ class ConversationProtocol(Protocol):
         self._keep(run, shown)
         return View(list(shown.messages), shown.tools, shown.tokens)
 
+    def _take(self, run: str) -> _Shown | None:
+        shown = self._shown.pop(run, None)
+        self._held -= 0 if shown is None else shown.held
+        return shown
+
     def _keep(self, run: str, shown: _Shown) -> None:
-        """Keep it for the run's next turn. Nobody tells when a run ends, so those not looked at for longest go."""
+        """Keep it for the run's next turn. Nobody tells of a run that fails, so those not looked at for longest go."""
         self._shown[run] = shown
         self._held += shown.held
         while len(self._shown) > _KEPT_VIEWS or (self._held > _KEPT_TOKENS and len(self._shown) > 1):
-            self._held -= self._shown.pop(next(iter(self._shown))).held
+            self._take(next(iter(self._shown)))
 
     def _beginning(self, situation: Situation) -> list[BaseMessage]:
         note = render_budget(situation.budget, Spent(0.0, 0.0, 0))
@@ -114,6 +123,11 @@ class ConversationProtocol(Protocol):
         # System messages are the application's own words, so they are trusted like `self.system`: not neutralised.
         system = "\n\n".join([self.system, *(m.text for m in situation.history if isinstance(m, SystemMessage))])
         return _system_message(system, situation.catalog, situation.preferences)
+
+
+def _run(situation: Situation) -> str:
+    """The part of a turn's id that names its run."""
+    return situation.turn_id.rpartition("-")[0]
 
 
 class _Shown:
