@@ -16,26 +16,23 @@ Left out: threads that a tool starts without a copy of its context; `ContextThre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
-from langgraph.errors import GraphBubbleUp
 
 from orchestra_graph import events, spans
 from orchestra_graph.billing import describe, is_refusal
 from orchestra_graph.catalog import ModelSpec, Price
+from orchestra_graph.charging import Attempt, own_charge, paid, stated_usage
 from orchestra_graph.journal import Journal, best_known
 from orchestra_graph.state import BudgetLeft
-from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Charge
 
 _current: ContextVar[Meter | None] = ContextVar("orchestra_graph_meter", default=None)
@@ -64,32 +61,6 @@ def report(*, seconds: float = 0.0, dollars: float = 0.0) -> None:
 def current_meter() -> Meter | None:
     """The innermost meter of this context."""
     return _current.get()
-
-
-@dataclass(slots=True)
-class _Open:
-    """An attempt that has been sent and has not come back."""
-
-    key: str
-    price: Price
-    started: float
-    model: str | None = None
-    prompt: Any = None
-    """What is sent, or about how many tokens it is."""
-    run_id: UUID | None = None
-    """The request's run in a trace, where LangChain tells it."""
-    calls: int = 0
-    reported_seconds: float | None = None
-    reported_dollars: float = 0.0
-    inner_seconds: float = 0.0
-    """Seconds by the clock of what was called inside."""
-    inner_work: float = 0.0
-    """Its seconds of work, modelled ones among them."""
-
-    @property
-    def tokens(self) -> int:
-        """About how many tokens are sent."""
-        return self.prompt if isinstance(self.prompt, int) else estimate_tokens(self.prompt)
 
 
 class Meter(BaseCallbackHandler):
@@ -129,9 +100,10 @@ class Meter(BaseCallbackHandler):
         self._price_of = price_of
         self.journal = journal
         self._try = first - 1
-        self._own: _Open | None = None
-        self._requests: dict[UUID | str, _Open] = {}
+        self._own: Attempt | None = None
+        self._requests: dict[UUID | str, Attempt] = {}
         self._count = 0
+        self._tokens: tuple[Token[Meter | None], Token[Meter | None]]
         self.outer = _current.get()
 
     @property
@@ -139,44 +111,35 @@ class Meter(BaseCallbackHandler):
         """Number of the try that comes after the ones made."""
         return self._try + 1
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """One try of a tool's call: charged by itself, and for every model request made inside."""
+    def attempt(self) -> Meter:
+        """One try of a tool's call, to be entered: charged by itself, and for every model request made inside."""
+        return self
+
+    def __enter__(self) -> None:
         key = self._next_key()
-        self._own = _Open(key, self.spec.price, time.perf_counter(), calls=1)
+        self._own = Attempt(key, self.spec.price, time.perf_counter())
         if self.journal or self.outer:
             self._tell(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
-        tokens = _current.set(self), _handler.set(self)
-        try:
-            yield
-        except BaseException as error:
-            self._close(error)
-            raise
-        else:
-            self._close(None)
-        finally:
-            _current.reset(tokens[0])
-            _handler.reset(tokens[1])
+        self._tokens = _current.set(self), _handler.set(self)
 
-    @contextmanager
-    def request(self, tokens: int) -> Iterator[Callable[[AIMessage], None]]:
-        """One request of the router to its own model; hand the reply to what this yields.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._close(error)
+        finally:
+            _current.reset(self._tokens[0])
+            _handler.reset(self._tokens[1])
+
+    def request(self, tokens: int) -> _Request:
+        """One request of the router to its own model, to be entered; hand the reply to what entering gives.
 
         The same charge as that of a model request inside a tool, without a detour through callbacks.
 
         Args:
             tokens: About how many are sent.
         """
-        request = self._open_request(self._next_key() + ".0", self.spec.model, tokens)
-        self._requests[request.key] = request
-        token = _current.set(self)
-        try:
-            yield lambda reply: self._answered(request.key, reply, "")
-        except BaseException as error:
-            self._failed(request.key, error)
-            raise
-        finally:
-            _current.reset(token)
+        return _Request(self, tokens)
 
     def report(self, seconds: float, dollars: float) -> None:
         """See `report`: goes to the newest model request under way, else to the call itself."""
@@ -253,7 +216,7 @@ class Meter(BaseCallbackHandler):
         stated = (response.llm_output or {}).get("token_usage")
         if message is None and stated:
             # A reply without a choice was billed all the same; its usage is told beside it.
-            message = AIMessage("", usage_metadata=_usage(stated))
+            message = AIMessage("", usage_metadata=stated_usage(stated))
         self._answered(run_id, message, getattr(generation, "text", ""))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -273,8 +236,8 @@ class Meter(BaseCallbackHandler):
         self._count = 0
         return f"{self.call_id}#{self._try}"
 
-    def _open_request(self, key: str, model: str | None, prompt: Any) -> _Open:
-        request = _Open(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt)
+    def _open_request(self, key: str, model: str | None, prompt: Any) -> Attempt:
+        request = Attempt(key, self._price_of(self.spec, model), time.perf_counter(), model, prompt)
         if self.journal or self.outer:
             self._tell(key, self.tool, self._upper(request))
         return request
@@ -291,7 +254,7 @@ class Meter(BaseCallbackHandler):
         request = self._requests.pop(request_id, None)
         if request is not None:
             clock = time.perf_counter() - request.started
-            charge = _paid(request, message, text, clock, is_whole=self._is_whole(request))
+            charge = paid(request, message, text, clock, is_whole=self._is_whole(request))
             self._record_request(request, charge, clock)
 
     def _failed(self, request_id: UUID | str, error: BaseException) -> None:
@@ -308,16 +271,16 @@ class Meter(BaseCallbackHandler):
             clock = max(0.0, time.perf_counter() - own.started - own.inner_seconds)
             seconds = clock if own.reported_seconds is None else own.reported_seconds
             self.shift += seconds - clock
-            self._record(own, _own_charge(own, seconds, error), clock)
+            self._record(own, own_charge(own, seconds, error), clock)
 
-    def _record_request(self, request: _Open, charge: dict[str, Any], clock: float) -> None:
+    def _record_request(self, request: Attempt, charge: dict[str, Any], clock: float) -> None:
         if self._own is not None:
             self._own.inner_seconds += clock
             self._own.inner_work += charge["seconds"]
         self.shift += charge["seconds"] - clock
         self._record(request, charge, clock)
 
-    def _record(self, attempt: _Open, charge: dict[str, Any], clock: float) -> None:
+    def _record(self, attempt: Attempt, charge: dict[str, Any], clock: float) -> None:
         if attempt.model:
             charge["model"] = attempt.model
         if attempt.price.source != "catalog":
@@ -328,7 +291,7 @@ class Meter(BaseCallbackHandler):
         if self.outer is not None:
             self.outer.absorb({attempt.key: done}, clock)
 
-    def _fail(self, request: _Open, error: BaseException) -> None:
+    def _fail(self, request: Attempt, error: BaseException) -> None:
         clock = time.perf_counter() - request.started
         seconds = clock if request.reported_seconds is None else request.reported_seconds
         known = request.price.dollars(seconds=seconds) if self._is_whole(request) else 0.0
@@ -337,67 +300,45 @@ class Meter(BaseCallbackHandler):
             charge |= {"status": "uncertain", "upper": max(known, self._upper(request))}
         self._record_request(request, charge, clock)
 
-    def _is_whole(self, request: _Open) -> bool:
+    def _is_whole(self, request: Attempt) -> bool:
         """Whether calls and seconds are charged to the request: for the router, and for a model with a line of its own.
 
         Otherwise they are charged to the call around it, once.
         """
         return self._own is None or request.price is not self.spec.price
 
-    def _upper(self, request: _Open) -> float:
+    def _upper(self, request: Attempt) -> float:
         limits = self.spec.limits
         sent, wrote = (request.tokens, limits.output_tokens) if request.price.has_tokens else (0, 0)
         calls, seconds = (1, limits.timeout) if self._is_whole(request) else (0, 0.0)
         return request.price.dollars(input_tokens=sent, output_tokens=wrote, calls=calls, seconds=seconds)
 
 
-def _usage(stated: dict[str, Any]) -> UsageMetadata:
-    """OpenAI's `usage` in LangChain's words."""
-    sent, wrote = stated.get("prompt_tokens", 0), stated.get("completion_tokens", 0)
-    return {"input_tokens": sent, "output_tokens": wrote, "total_tokens": sent + wrote}
+class _Request:
+    """A request of the router under way."""
 
+    __slots__ = ("_key", "_meter", "_token", "_tokens")
 
-def _own_charge(own: _Open, seconds: float, error: BaseException | None) -> dict[str, Any]:
-    work = seconds + own.inner_work
-    dollars = own.price.dollars(calls=1, seconds=work) + own.reported_dollars
-    if error is None:
-        return {"status": "paid", "dollars": dollars, "seconds": seconds}
-    known = own.reported_dollars + own.price.dollars(seconds=work)
-    if dollars == known or is_refusal(error) or isinstance(error, GraphBubbleUp):
-        return {"status": "failed", "dollars": known, "seconds": seconds, "error": describe(error)}
-    return {"status": "uncertain", "dollars": known, "upper": dollars, "seconds": seconds, "error": describe(error)}
+    def __init__(self, meter: Meter, tokens: int) -> None:
+        self._meter = meter
+        self._tokens = tokens
 
+    def __enter__(self) -> Callable[[AIMessage], None]:
+        meter = self._meter
+        request = meter._open_request(meter._next_key() + ".0", meter.spec.model, self._tokens)
+        self._key = request.key
+        meter._requests[request.key] = request
+        self._token = _current.set(meter)
+        return self._answered
 
-def _paid(request: _Open, message: BaseMessage | None, text: str, clock: float, *, is_whole: bool) -> dict[str, Any]:
-    """Charge of an answered request, from the usage that the server states."""
-    usage = message.usage_metadata if isinstance(message, AIMessage) else None
-    seconds = clock if request.reported_seconds is None else request.reported_seconds
-    if usage is not None and usage.get("total_cost") == 0:
-        # LangChain's own model cache answered: it says so by this field, and nothing was sent.
-        return {"status": "cached", "dollars": 0.0, "seconds": seconds}
-    if usage is not None and "input_tokens" in usage:
-        sent, wrote = usage["input_tokens"], usage["output_tokens"]
-        details = usage.get("input_token_details")
-        cached = details.get("cache_read", 0) if details else 0
-    else:
-        sent = request.tokens
-        wrote = estimate_tokens(message.content if message is not None else text)
-        cached = 0
-    dollars = request.price.dollars(
-        input_tokens=sent,
-        cached_tokens=cached,
-        output_tokens=wrote,
-        calls=1 if is_whole else 0,
-        seconds=seconds if is_whole else 0.0,
-    )
-    charge = {
-        "status": "paid",
-        "dollars": dollars + request.reported_dollars,
-        "seconds": seconds,
-        "input_tokens": sent,
-        "cached_tokens": cached,
-        "output_tokens": wrote,
-    }
-    if usage is None:
-        charge["estimated"] = True
-    return charge
+    def _answered(self, reply: AIMessage) -> None:
+        self._meter._answered(self._key, reply, "")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                self._meter._failed(self._key, error)
+        finally:
+            _current.reset(self._token)

@@ -30,17 +30,14 @@ class Node(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the step for a synchronous caller."""
-        return self._portal.run(self._step(input, config or {}))
+        return self._portal.run(self.ainvoke(input, config))
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the step."""
-        return await self._step(input, config or {})
-
-    async def _step(self, state: Any, config: RunnableConfig) -> Any:
         span = spans.enter()
         if span is None:
-            return await self.step(state, config)
+            return await self.step(input, config or {})
         with span:
             if self.owns_graph:
                 span.owns_graph()
-            return await self.step(state, config)
+            return await self.step(input, config or {})

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("spans", "captures"),
     ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
     ("prices", "preferences"),
-    ("catalog_file", "ledger", "wish"),
+    ("catalog_file", "charging", "ledger", "wish"),
     ("state", "events"),
     ("meter",),
     ("attempts", "approval", "vllm", "testing"),

@@ -184,7 +184,7 @@ async def test_a_failure_is_free_when_it_was_refused_and_uncertain_when_it_was_l
 async def test_a_cancelled_request_is_uncertain_with_all_that_it_may_write() -> None:
     measured = meter()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
+        async with asyncio.timeout(0.2):
             with measured.attempt():
                 await ScriptedExpert("x", delay=5).ainvoke("y" * 400)
     charge = measured.charges["c#0.0"]
