@@ -19,7 +19,6 @@ from orchestra_graph.serving.doctor import Check, examine
 from tests.openai_server import OpenAIServer, Refusal, Reply, _read, _send
 from tests.stand_in_server import METRICS
 
-command = sys.modules[doctor.__module__]
 GREEN = Reply(calls=[("choose_colour", {"colour": "green"})])
 
 
@@ -233,7 +232,7 @@ def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str], monkeypatch:
     async def one(**_: Any) -> list[Check]:
         return [Check("extra demo", "missing", "without [x]", "pip install 'orchestra-graph[demo]'")]
 
-    monkeypatch.setattr(command, "examine", one)
+    monkeypatch.setattr("orchestra_graph.serving.doctor.examine", one)
     code, out, _ = run(capsys)
     assert code == 0
     assert "without [x]" in out
