@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import orjson
 from langchain_core.language_models import BaseChatModel
+from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableBinding
 from langgraph.cache.base import BaseCache
 
@@ -292,13 +293,20 @@ class _RunJournal:
 
 
 def _unwrapped(bound: ChatModel) -> Ask:
-    """The call behind a plain binding of arguments, which would merge an empty config at every call."""
+    """The call behind a plain binding of arguments to a chat model.
+
+    The binding would merge an empty config at every call, and the model look through a list of messages for what is
+    none; the messages of a view are.
+    """
     if (
         isinstance(bound, RunnableBinding)
         and type(bound).ainvoke is RunnableBinding.ainvoke
         and not (bound.config or bound.config_factories)
+        and isinstance(model := bound.bound, BaseChatModel)
+        and type(model).ainvoke is BaseChatModel.ainvoke
     ):
-        return partial(bound.bound.ainvoke, **bound.kwargs)
+        asked, arguments = model.ainvoke, bound.kwargs
+        return lambda messages: asked(ChatPromptValue.model_construct(messages=messages), **arguments)
     return bound.ainvoke
 
 

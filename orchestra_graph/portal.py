@@ -40,7 +40,7 @@ class Portal:
                 # It holds the loop: a garbage collector that finds loop and portal may finalize the loop's parts first.
                 self._finalizer = weakref.finalize(self, _end, self._loop, self._threads)
             loop = self._loop
-            here = not self._threads and not self._is_busy and not _in_a_loop()
+            here = not self._threads and not self._is_busy and asyncio._get_running_loop() is None
             if here:
                 self._is_busy = True
             elif self._is_busy:
@@ -57,7 +57,7 @@ class Portal:
                 finalizer()
 
     def _run_here(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
-        task = loop.create_task(coroutine, context=contextvars.copy_context())
+        task = loop.create_task(coroutine)  # in a copy of the context
         try:
             return loop.run_until_complete(task)
         except (KeyboardInterrupt, SystemExit):
@@ -112,11 +112,3 @@ def _end(loop: asyncio.AbstractEventLoop, threads: list[threading.Thread]) -> No
         threads.pop().join(timeout=5.0)
     if not loop.is_running():
         loop.close()
-
-
-def _in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
