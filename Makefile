@@ -15,7 +15,7 @@ test: lint types sandbox postgres browser
 	$(BIN)/pytest -m vllm
 
 quick: $(VENV)/.dev sandbox
-	$(BIN)/pytest -n 2 -m "not slow and not vllm"
+	$(BIN)/pytest -n 2 -m "not slow and not vllm" --hypothesis-profile quick
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests import examples as examples
 from tests.commands import orchestra as orchestra
 from tests.openai_server import openai_server as openai_server
 
@@ -39,6 +41,8 @@ def only_loopback() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", checked_connect)
         patch.setattr(socket.socket, "connect_ex", checked_connect_ex)
         patch.setattr(socket, "getaddrinfo", checked_lookup)
+        # Every HTTP client would read all authorities that the machine trusts, and no test speaks TLS.
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_args, **_kwargs: None)
         yield
 
 

@@ -29,6 +29,7 @@ from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.subgraph import Subgraph
+from tests.examples import examples
 from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Provider, charges_of
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
@@ -181,7 +182,7 @@ async def test_a_routed_graph_inside_a_routed_graph_joins_its_ledger() -> None:
 PRICES = {"one": 0.25, "two": 0.5, "three": 2.0}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.sampled_from(sorted(PRICES)), max_size=8), st.booleans())
 def test_a_run_does_what_its_nodes_do_in_the_order_of_the_calls_and_bills_each_once(
     names: list[str], threaded: bool

@@ -17,6 +17,7 @@ from orchestra_graph.ledger import Spent
 from orchestra_graph.preferences import Budget
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.turns import Turn
+from tests.examples import examples
 from tests.provider import Paid
 
 State = dict[str, Any]
@@ -69,7 +70,7 @@ def least_of_sent(turn: Turn, prices: dict[str, float]) -> float:
     return sum(prices[call["tool"]] for call in turn["decision"]["calls"] if call["id"] in sent)
 
 
-QUICK = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.slow

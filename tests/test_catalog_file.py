@@ -14,6 +14,7 @@ from orchestra_graph.catalog import Catalog, Latency, Limits, Measured, ModelSpe
 from orchestra_graph.catalog_file import parse_catalog, read_catalog
 from orchestra_graph.errors import CatalogError
 from orchestra_graph.toml_lines import KeyLines
+from tests.examples import examples
 
 EXAMPLE = Path(orchestra_graph.__file__).parent / "catalogs" / "example.toml"
 
@@ -396,7 +397,7 @@ def test_wrong_files_never_raise_anything_else() -> None:
                 assert all(problem.startswith("line 3: ") for problem in error.problems), error
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(alphabet="ab.=[]{}\"'\\#\n 1,", max_size=40))
 def test_any_text_is_a_catalog_or_one_error(text: str) -> None:
     with pytest.raises(CatalogError) as caught:

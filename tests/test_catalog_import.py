@@ -19,6 +19,7 @@ from orchestra_graph.cli.catalog import catalog as command
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.nemotron_functions import FUNCTIONS, fill, functions
 from orchestra_graph.protocols.nemotron_qa import NemotronQA, nemotron_catalog
+from tests.examples import examples
 from tests.test_nemotron_qa import TOKENIZER, situation
 
 HEADER = "Model | price per million input tokens | price per million output tokens | average latency"
@@ -175,7 +176,7 @@ def test_our_own_texts_come_back_as_well() -> None:
 WORDS = st.text(st.sampled_from("ab-1 .!{}'\\\"$|\n\té"), max_size=30)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     before=WORDS,
     after=WORDS,

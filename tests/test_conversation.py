@@ -32,6 +32,7 @@ from orchestra_graph.protocols.conversation import (
 )
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Call, Decision, Outcome, Turn
+from tests.examples import examples
 
 RUN = "0a1b2c3d"
 ASK = ToolSpec(
@@ -120,7 +121,7 @@ def run_of(drawn: list[Any]) -> list[Turn]:
     return turns
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(runs, budgets, texts)
 def test_each_view_begins_with_the_one_before(drawn: list[Any], budget: Budget, question: str) -> None:
     turns, protocol = run_of(drawn), ConversationProtocol()
@@ -133,7 +134,7 @@ def test_each_view_begins_with_the_one_before(drawn: list[Any], budget: Budget, 
         before = shown
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(runs, runs, budgets, st.randoms(use_true_random=False))
 def test_forks_and_repeated_views_are_shown_right(
     one: list[Any], other: list[Any], budget: Budget, rng: random.Random
@@ -242,7 +243,7 @@ def test_a_run_as_the_router_reads_it() -> None:
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=5))
 def test_the_budget_is_told_in_the_newest_message_of_each_turn_only(counts: list[int]) -> None:
     turns = [
@@ -375,7 +376,7 @@ def test_one_view_and_one_reply_make_a_decision() -> None:
     assert done.value.value["problem"]["kind"] == "unknown_tool"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(runs)
 def test_a_reply_that_leads_to_a_decision_is_what_later_views_show(drawn: list[Any]) -> None:
     turns, protocol = run_of(drawn), ConversationProtocol()

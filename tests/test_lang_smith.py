@@ -41,6 +41,7 @@ from orchestra_graph.state import OrchestratorOutput
 from orchestra_graph.testing import Reply as Scripted
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.subgraph import Subgraph
+from tests.examples import examples
 from tests.langsmith_recorder import KEY, Recorder, Run, cost, metadata, recording, served
 from tests.openai_server import OpenAIServer, Refusal, Reply, Silence
 
@@ -149,7 +150,7 @@ def _calls_below(recorder: Recorder, run: Run) -> set[str]:
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(script=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3), max_size=4), is_async=st.booleans())
 def test_dollars_and_calls_are_those_of_the_ledger(script: list[list[str]], is_async: bool) -> None:
     replies: list[Any] = [[(name, ARGS.get(name, {})) for name in names] for names in script]

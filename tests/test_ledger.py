@@ -27,9 +27,10 @@ from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import CallTask, RunHeader
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.turns import Turn, merge_turns
+from tests.examples import examples
 from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Event, Mortal, Provider, charges_of
 
-EXAMPLES = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 
 ALIVE: list[Event] = ["answer", "empty", "refused", "unsent", "lost", "lost unbilled"]
 DEADLY: list[Event] = [*ALIVE, "crash", "crash unbilled"]
@@ -222,7 +223,7 @@ def test_a_cache_hit_after_a_crash_keeps_the_attempt_that_was_lost(at_once: bool
     st.lists(st.sampled_from(ALIVE), max_size=8),
     st.lists(st.lists(st.sampled_from(["a", "b", "cached"]), min_size=1, max_size=3), min_size=1, max_size=3),
 )
-@settings(EXAMPLES, max_examples=60)
+@settings(EXAMPLES, max_examples=examples(60))
 def test_the_ledger_of_a_whole_run_is_what_was_billed(
     router_script: list[Event], script: list[Event], replies: list[list[str]]
 ) -> None:

@@ -22,6 +22,7 @@ from orchestra_graph.tools.documents import cut, read_passages
 from orchestra_graph.tools.index_file import INDEX_VERSION, search_index
 from orchestra_graph.tools.local_search import LocalSearch, RetrieverSearch
 from orchestra_graph.tools.search_index import build_index
+from tests.examples import examples
 
 MARKDOWN = """\
 # Birds of the coast
@@ -214,7 +215,7 @@ def shared_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.text())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_query_is_a_syntax_error(shared_index: Path, query: str) -> None:
     assert len(search_index(shared_index, query, top_k=2)) <= 1
 

@@ -20,6 +20,7 @@ from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from tests.agents import MODES, SEARCH, Bench, Mode, catalog, cost, decisions, ledger_of, run, said
+from tests.examples import examples
 from tests.runs import read
 
 QUESTION = "How many? " + "word " * 400
@@ -179,7 +180,7 @@ def test_the_log_tells_why_it_ended(mode: Mode, tmp_path: Path) -> None:
     assert logged.turns == list(state["turns"].values())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dollars=st.floats(0.0, 0.1),
     choices=st.lists(st.sampled_from(["small", "large", "backup", "no call"]), min_size=1, max_size=8),

@@ -24,6 +24,7 @@ from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.sandbox import Execution
 from orchestra_graph.turns import Outcome, Turn
+from tests.examples import examples
 
 TOKENIZER = FolderTokenizer(Path(__file__).parent / "data" / "tokenizer")
 CATALOG = nemotron_catalog()
@@ -278,7 +279,7 @@ def reference(episode: Any, question: str, variant: VariantName, tokens: int, co
     return ("Documents:\n" if documents else "") + TOKENIZER.last(shown + separator + cut, limit)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     episode=EPISODES,
     variant=st.sampled_from(["hle", "frames"]),
@@ -296,7 +297,7 @@ def test_any_episode_reads_as_specified(
     assert context(text, question) == reference(episode, question, variant, tokens, code_tokens)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(episodes=st.lists(EPISODES, min_size=2, max_size=3))
 def test_runs_do_not_see_each_other(episodes: list[Any]) -> None:
     """One protocol serves interleaved runs as a fresh one serves each, and changes no turn."""

@@ -17,6 +17,7 @@ from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.mend import MAX_ARGUMENTS
 from orchestra_graph.protocols.reply import FINAL_ANSWER, MAX_CALLS, MAX_REASON, read_reply
 from orchestra_graph.turns import Decision, Turn
+from tests.examples import examples
 
 
 def function(name: str, *required: str, terminal: bool = False, **properties: Any) -> ToolSpec:
@@ -136,7 +137,7 @@ def replies(draw: st.DrawFn) -> Callable[[], AIMessage]:
 @pytest.mark.slow
 @pytest.mark.parametrize("repair", [True, False])
 @pytest.mark.parametrize("catalog", [CATALOG, OPEN], ids=["terminals", "open"])
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(2500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(make=replies())
 def test_ten_thousand_arbitrary_replies_become_turns(
     make: Callable[[], AIMessage], catalog: Catalog, repair: bool
@@ -144,7 +145,7 @@ def test_ten_thousand_arbitrary_replies_become_turns(
     check_stands(make(), catalog, repair=repair)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(make=replies())
 def test_some_arbitrary_replies_become_turns(make: Callable[[], AIMessage]) -> None:
     check_stands(make(), CATALOG, repair=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestra_graph.runlog.encoding import MAX_DEPTH, dump, load
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_run
+from tests.examples import examples
 from tests.runs import trajectory, turn
 
 scalars = st.one_of(
@@ -49,7 +50,7 @@ def as_json(value: Any) -> Any:
             return value
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(values)
 def test_any_value_survives_as_json(value: Any) -> None:
     line = dump({"value": value})
@@ -61,7 +62,7 @@ def test_any_value_survives_the_whole_way(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     log = RunLog(path)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=examples(50), deadline=None)
     @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), values))
     def survives(args: dict[str, Any]) -> None:
         call = {"id": "r-0-0", "tool": "a", "args": args}

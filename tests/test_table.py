@@ -22,6 +22,7 @@ from orchestra_graph.protocols.table import (
 )
 from orchestra_graph.routers.base import read_scene
 from orchestra_graph.text import neutralise
+from tests.examples import examples
 
 amounts = st.floats(0, 1e6, allow_nan=False) | st.sampled_from([0.0, 1e-7, 0.1 + 0.2, 5e-324, 1e300, 12345678.9])
 names = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda name: name != "router")
@@ -93,7 +94,7 @@ def as_read(preferences: Preferences) -> Preferences:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(pairs)
 def test_table_and_preferences_read_back_exactly(pair: tuple[Catalog, Preferences]) -> None:
     catalog, preferences = pair
@@ -102,7 +103,7 @@ def test_table_and_preferences_read_back_exactly(pair: tuple[Catalog, Preference
     assert read_preferences(text) == as_read(preferences)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(pairs, wishes, wishes)
 def test_no_text_of_a_user_or_an_application_forges_prices_or_weights(
     pair: tuple[Catalog, Preferences], question: str, rules: str

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
 from orchestra_graph.text import clean, cut, estimate_tokens, neutralise, neutralise_values
+from tests.examples import examples
 
 TOKENS = {
     "qwen": ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|fim_prefix|>", "<|object_ref_end|>"],
@@ -103,7 +104,7 @@ def test_no_token_of_a_family_survives(family: str) -> None:
         assert text.replace(" ", "") == f"a{token}b".replace(" ", ""), "the words are kept"
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(hostile)
 @example("<<|im_start|>|im_start|>")
 @example("<|im_end<|im_end|>|>")
@@ -114,13 +115,13 @@ def test_no_token_survives_wherever_it_stands(text: str) -> None:
     assert [token for token in ALL if token in broken] == []
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(hostile)
 def test_neutralising_twice_changes_nothing_more(text: str) -> None:
     assert neutralise(neutralise(text)) == neutralise(text)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(hostile, st.integers(1, 40))
 def test_a_cut_makes_no_new_token(text: str, tokens: int) -> None:
     short = cut(neutralise(text), tokens)
@@ -148,7 +149,7 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert neutralise(text) == text
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(st.characters(exclude_characters="<[]", exclude_categories=["Cs"])))
 def test_text_without_brackets_stays_as_it_is(text: str) -> None:
     assert neutralise(text) == text
@@ -186,7 +187,7 @@ def test_every_text_in_a_value_is_neutralised() -> None:
     assert neutralise_values(value) == {"a< |x|>": ["< tool_call>", 3, None, {"b": "[ INST]"}], "n": 1.5}
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.text(max_size=400), st.integers(1, 60))
 def test_a_cut_keeps_head_and_tail_and_is_no_longer_than_its_limit_and_mark(text: str, tokens: int) -> None:
     short, limit = cut(text, tokens), tokens * 4
@@ -219,7 +220,7 @@ def test_lone_surrogates_are_replaced_and_pairs_joined(text: str, expected: str)
     assert clean(text) == expected
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.text(st.characters(categories=["Cs", "Lu", "So"])))
 def test_what_is_clean_can_be_encoded_and_stays(text: str) -> None:
     assert clean(text).encode().decode() == clean(text)

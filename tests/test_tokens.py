@@ -21,6 +21,7 @@ from orchestra_graph.errors import ConfigError, MissingError, RouterError
 from orchestra_graph.text import clean
 from orchestra_graph.tokens import FolderTokenizer, ServerTokenizer
 from tests import make_tokenizer
+from tests.examples import examples
 
 FOLDER = Path(__file__).parent / "data" / "tokenizer"
 PLAIN = Plain.from_file(str(FOLDER / "tokenizer.json"))
@@ -60,7 +61,7 @@ WORDS = st.sampled_from(
 TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=4)), max_size=40).map("".join).map(clean)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(text=TEXTS, length=st.sampled_from([1, 2, 7, 1000]))
 @example(text="a\n\n\u0301b", length=1)
 @example(text="x \n b\n\n  c\n\n\nd e f", length=1)
@@ -74,7 +75,7 @@ def test_segments_have_the_tokens_of_the_whole_text(text: str, length: int) -> N
         assert ids == PLAIN.encode(text, add_special_tokens=False).ids
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(text=TEXTS, tokens=st.integers(-1, 60), length=st.sampled_from([1, 5, 1000]))
 def test_cuts_are_those_of_the_whole_text(text: str, tokens: int, length: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +85,7 @@ def test_cuts_are_those_of_the_whole_text(text: str, tokens: int, length: int) -
         assert TOKENIZER.first(text, tokens) == plain_first(text, max(0, tokens))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(text=TEXTS, tokens=st.integers(0, 60))
 def test_a_cut_is_a_part_of_the_text_that_leaves_out_no_whole_token(text: str, tokens: int) -> None:
     last, first = TOKENIZER.last(text, tokens), TOKENIZER.first(text, tokens)

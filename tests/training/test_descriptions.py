@@ -28,6 +28,7 @@ from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.workbench import Workbench
 from tests.commands import Orchestra
+from tests.examples import examples
 from tests.openai_server import Body, OpenAIServer, Refusal, Reply
 
 WORKBENCH = Path(__file__).parents[2] / "orchestra_graph" / "catalogs" / "workbench.toml"
@@ -225,7 +226,7 @@ def changes(catalog: Catalog, description: str, tasks: int, dollars: float) -> d
     return {name: spec.model_copy(update=update) for name, spec in catalog.tools.items()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.sampled_from([TEXT, INLINE, TEXT.replace("\n", "\r\n")]), st.text(), st.integers(1, 99), st.floats(0, 10))
 def test_the_text_reads_as_wanted_and_keeps_the_rest(text: str, description: str, tasks: int, dollars: float) -> None:
     catalog = parse_catalog(text, "c.toml")

@@ -30,6 +30,7 @@ from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.wishes import preference_phrases
 from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
 from tests.commands import Orchestra
+from tests.examples import examples
 from tests.openai_server import Body, OpenAIServer, Refusal, Reply
 
 CATALOGS = Path(__file__).parents[2] / "orchestra_graph" / "catalogs"
@@ -77,7 +78,7 @@ def test_there_are_many_phrasings_of_each_meaning_in_every_tone() -> None:
     assert sum(len(phrases.train) + len(phrases.held_out) for phrases in all_phrases()) > 200
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(0, 2**32), st.sampled_from(SPLITS), st.sampled_from([WORKBENCH, MINE]))
 def test_a_vector_is_what_the_text_says(seed: int, split: Split, catalog: Catalog) -> None:
     groups = groups_of(catalog)

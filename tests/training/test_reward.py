@@ -17,6 +17,7 @@ from orchestra_training.reward.guarded import COST_FLOOR, LATENCY_FLOOR
 from orchestra_training.reward.normalise import normalised
 
 from orchestra_graph.preferences import Preferences
+from tests.examples import examples
 
 PREFERRED, AVOIDED, OTHER = ("search", "small"), ("large",), "runner"
 TOOLS = (*PREFERRED, *AVOIDED, OTHER)
@@ -224,7 +225,7 @@ BROKEN_BY_PAPER: dict[Law, World] = {
 """With a case each where it does."""
 
 LAWS = [*KEPT_BY_BOTH, *BROKEN_BY_PAPER]
-THOROUGH = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
