@@ -35,6 +35,7 @@ bench: $(VENV)/.dev postgres
 	$(BIN)/python tests/benchmarks/tracing.py
 	$(BIN)/python tests/benchmarks/views.py
 	$(BIN)/python tests/benchmarks/retriever.py
+	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/serving.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/data_sets.py

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra_graph.cli import main
+from tests.openai_server import OpenAIServer, Reply
 
 
 @pytest.fixture
@@ -54,3 +55,24 @@ def test_mistakes_are_told_in_one_line(orchestra: Any, arguments: tuple[str, ...
     code, out, err = orchestra("--tasks", 1, "--workers", 1, *arguments)
     assert (code, out) == (1, "")
     assert problem in err and err.count("\n") == 1
+
+
+def test_a_page_with_curves(orchestra: Any, tmp_path: Path) -> None:
+    (tmp_path / "seed0.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    arguments = ("rules", "-c", "budget", "--tasks", 2, "--workers", 1, "--turn-limits", "1,2", "--dollar-limits", "")
+    code, out, _ = orchestra(*arguments, "--html", "page.html", "--curves", "seed0.jsonl", "--draws", 100)
+    assert code == 0
+    assert "page: page.html" in out and "1 turn" in out
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_questions_of_ones_own(orchestra: Any, tmp_path: Path, openai_server: OpenAIServer) -> None:
+    openai_server.script = [Reply("<answer>Paris</answer>")]
+    (tmp_path / "q.jsonl").write_text('{"question": "Capital of France?", "answer": "Paris"}\n')
+    (tmp_path / "tools.toml").write_text(
+        'version = 1\n[tools.sage]\nkind = "expert"\nmodel = "sage"\nterminal = true\n'
+        f'description = "Knows."\nbase_url = "{openai_server.base_url}"\n'
+    )
+    code, out, err = orchestra("--questions", "q.jsonl", "--catalog", "tools.toml", "--workers", 1, "--draws", 100)
+    assert (code, err) == (0, "")
+    assert "q: 1 task" in out and "100.0%" in out and "workbench" not in out

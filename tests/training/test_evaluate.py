@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from orchestra_training.evaluate.conditions import WorkbenchSet
 from orchestra_training.evaluate.evaluation import Evaluation, Outcome, carry_out, make_reference
 from orchestra_training.evaluate.played import Played
-from orchestra_training.evaluate.routers import parse_router
+from orchestra_training.evaluate.routers import file_hash, parse_router
 from orchestra_training.filters import for_evaluation
+from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
 
 from orchestra_graph.errors import ConfigError, OrchestraError, RouterError
 from orchestra_graph.runlog.read import read_runs
@@ -182,3 +184,19 @@ def test_a_server_that_is_down(tmp_path: Path) -> None:
     outcome = carry_out(evaluation(tmp_path / "runs.jsonl", [f"m=m@{closed_url()}"], tasks=1))
     (run,) = outcome.runs.values()
     assert (run.solved, run.malformed) == (False, run.decisions)
+
+
+def test_a_small_model_in_this_process(tmp_path: Path) -> None:
+    """Two seeds of random weights: they decide line by line; other weights under the same name are other runs."""
+    texts = [f"Task: what is {n}?\nTool: takes and skips {n}" for n in range(40)]
+    shape = TinyShape(vocabulary=320, hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, inner=32)
+    for seed in (0, 1):
+        make(tmp_path / f"seed{seed}", train_tokenizer(texts, shape.vocabulary), shape, seed=seed)
+    spec = f"tiny=local:{tmp_path}/seed0,local:{tmp_path}/seed1"
+    log = tmp_path / "runs.jsonl"
+    outcome = carry_out(evaluation(log, [spec], tasks=2))
+    assert {(key.router, key.member) for key in outcome.runs} == {("tiny", 0), ("tiny", 1)}
+    assert {run.protocol for run in read_runs(log)} == {"scan"}
+    shutil.copy(tmp_path / "seed0" / "model.safetensors", tmp_path / "seed1" / "model.safetensors")
+    file_hash.cache_clear()
+    assert carry_out(evaluation(log, [spec], tasks=2)).resumed == 2

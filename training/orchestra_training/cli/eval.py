@@ -9,20 +9,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from orchestra_graph.cli.terminal import (
     console,
     counted,
-    heading,
     money,
     one_line,
     plain,
@@ -33,13 +30,14 @@ from orchestra_graph.cli.terminal import (
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.report.curves import Curves, read_curves
 from orchestra_graph.report.page import write_page
+from orchestra_training.cli.eval_sets import question_sets, workbench_sets
+from orchestra_training.cli.eval_tables import print_condition
 
 if TYPE_CHECKING:
-    from orchestra_training.evaluate.evaluation import Evaluation, MakeSet, Outcome
+    from orchestra_training.evaluate.evaluation import Evaluation, Outcome
     from orchestra_training.evaluate.played import Played
     from orchestra_training.evaluate.routers import RouterSpec
 
-UNKNOWN: Final = "-"
 WORKBENCH: Final = "The workbench is a simulated economy: its figures say nothing of real models."
 CAPTION: Final = "In brackets: 95% bounds of a bootstrap over tasks and seeds, paired on the same tasks."
 
@@ -61,11 +59,23 @@ def evaluate(
         typer.Option(
             "--condition",
             "-c",
-            help="in-distribution (default), prices, unseen, preferences or budget; may be repeated; `all` for all.",
+            help="Of the workbench: in-distribution (default), prices, unseen, preferences, budget; `all` for all.",
             show_default=False,
         ),
     ] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="Held-out tasks a condition.")] = 200,
+    questions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Questions instead: JSON lines of your own, or a file of HLE, FRAMES or ToolScale."),
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(help="The tools that answer --questions; real money is spent.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="Line whose model gives verdicts by `judge`.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Catalog with that line, where it is another one.")] = None,
+    world: Annotated[str | None, typer.Option(help="FILE.py:NAME of the databases and functions of ToolScale.")] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Tasks a condition, 200 by default; the first ones of a file.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other tasks.")] = 0,
     log: Annotated[
         Path, typer.Option(help="Run log, *.jsonl or *.jsonl.zst; runs that it holds are not run again.")
@@ -104,8 +114,19 @@ def evaluate(
     """
     from orchestra_training.evaluate import evaluation  # noqa: PLC0415  (needs NumPy, 100 ms)
 
-    sets = _sets(condition or ["in-distribution"], tasks, seed, turn_limits, dollar_limits)
-    named = _routers([make_reference] if make_reference else routers, None if make_reference else router_file)
+    conditions = condition or ([] if questions else ["in-distribution"])
+    verdicts = log.with_name(f"{log.name}.verdicts")
+    sets = [
+        *workbench_sets(conditions, tasks, seed, turn_limits, dollar_limits),
+        *question_sets(
+            questions or (), tasks, catalog=catalog, judge=judge, models=models, world=world, verdicts=verdicts
+        ),
+    ]
+    named = _routers(
+        [make_reference] if make_reference else routers,
+        None if make_reference else router_file,
+        on_workbench=not questions,
+    )
     wanted = evaluation.Evaluation(
         routers=named,
         sets=sets,
@@ -134,11 +155,10 @@ def evaluate(
     result = {
         **outcome.tables(against=_against(against, wanted), draws=draws),
         "seed": seed,
-        "tasks": tasks,
         "routers": {
             r.name: [m.model_dump(mode="json", exclude_defaults=True) for m in r.members] for r in wanted.routers
         },
-        "note": WORKBENCH,
+        **({"note": WORKBENCH} if conditions else {}),
         "resumed": outcome.resumed,
         "seconds": round(told.seconds, 3),
         "runs_per_second": round((len(outcome.runs) - outcome.resumed) / told.seconds, 2),
@@ -150,8 +170,8 @@ def evaluate(
         print_json(result)
     else:
         for name, figures in result["conditions"].items():
-            _print_condition(output, name, figures)
-        output.print(Text(f"{CAPTION} {WORKBENCH}", "dim"))
+            print_condition(output, name, figures)
+        output.print(Text(f"{CAPTION} {WORKBENCH}" if conditions else CAPTION, "dim"))
         output.print(Text(f"runs: orchestra runs list {plain(str(log))}", "dim"))
         if html is not None:
             output.print(Text(f"page: {plain(str(html))}", "dim"))
@@ -167,27 +187,12 @@ def _keys(routers: Sequence[RouterSpec]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name is not None and name in os.environ}
 
 
-def _routers(specs: Sequence[str] | None, file: Path | None) -> list[RouterSpec]:
-    from orchestra_training.evaluate.routers import BASELINES, parse_router, read_routers  # noqa: PLC0415
+def _routers(specs: Sequence[str] | None, file: Path | None, *, on_workbench: bool) -> list[RouterSpec]:
+    from orchestra_training.evaluate.routers import BASELINES, PLAIN, parse_router, read_routers  # noqa: PLC0415
 
     found = [] if file is None else read_routers(file)
-    given = specs if specs or found else BASELINES
+    given = specs if specs or found else BASELINES if on_workbench else PLAIN
     return [*found, *map(parse_router, given or ())]
-
-
-def _sets(conditions: Sequence[str], tasks: int, seed: int, turns: str, dollars: str) -> list[MakeSet]:
-    from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet, standard_budgets  # noqa: PLC0415
-
-    names = [name for given in conditions for name in (CONDITIONS if given == "all" else (given,))]
-    budgets = standard_budgets([int(n) for n in _numbers("--turn-limits", turns)], _numbers("--dollar-limits", dollars))
-    return [partial(WorkbenchSet, name, tasks=tasks, seed=seed, budgets=budgets) for name in dict.fromkeys(names)]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise ConfigError(f"{option} {text!r}: {error}; expected numbers with commas between them") from error
 
 
 def _against(name: str | None, wanted: Evaluation) -> str:
@@ -259,81 +264,3 @@ def _tell_broken(outcome: Outcome) -> None:
         text = f"{counted(len(outcome.broken), 'run')} broke and count as not solved, for example {last.key.router}: "
         errors.print(Text.assemble(("broken: ", "red"), plain(text), one_line(last.error or "")), soft_wrap=True)
         raise typer.Exit(1)
-
-
-_COLUMNS: Final[Mapping[str, str]] = {
-    "success": "solved",
-    "utility": "utility",
-    "score": "score",
-    "dollars": "$/task",
-    "seconds": "s/task",
-    "turns": "turns",
-    "priciest_share": "to priciest",
-    "malformed_share": "malformed",
-}
-_PERCENT: Final = ("success", "priciest_share", "malformed_share")
-_BOUNDED: Final = ("success", "utility")
-
-
-def _print_condition(output: Console, name: str, figures: Mapping[str, Any]) -> None:
-    routers = figures["routers"]
-    heading(output, f"{name}: {counted(figures['units'], 'task')}")
-    known = [column for column in _COLUMNS if all(column in row for row in routers.values())]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("router", no_wrap=True)
-    against = figures.get("against")
-    gain = "utility" if "utility" in known else "success"
-    for column in [*(_COLUMNS[c] for c in known), *([f"{gain} over {plain(against)}"] if against else [])]:
-        table.add_column(column, justify="right", no_wrap=True)
-    by_gain = sorted(routers, key=lambda router: -(routers[router][gain]["value"] or 0))
-    for router in by_gain:
-        cells = [_cell(column, routers[router][column]) for column in known]
-        if against:
-            found = figures["differences"].get(router)
-            cells.append("" if found is None else _signed(found[gain]["difference"]))
-        table.add_row(Text(plain(router)), *cells)
-    output.print(table)
-    _print_kinds(output, figures, by_gain, gain)
-    output.print()
-
-
-def _print_kinds(output: Console, figures: Mapping[str, Any], routers: Sequence[str], metric: str) -> None:
-    """The same figure, kind by kind."""
-    kinds = [kind for kind in figures["routers"][routers[0]]["kinds"] if " instead of " not in kind]
-    if len(kinds) < 2:
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
-    table.add_column(f"{_COLUMNS[metric]} by kind", no_wrap=True, style="dim")
-    for kind in kinds:
-        table.add_column(plain(kind), justify="right", no_wrap=True)
-    for router in routers:
-        found = figures["routers"][router]["kinds"]
-        table.add_row(
-            Text(plain(router)), *(_value(metric, found[kind].get(metric, {}).get("value")) for kind in kinds)
-        )
-    output.print()
-    output.print(table)
-
-
-def _cell(column: str, found: Mapping[str, float | None]) -> str:
-    value = _value(column, found["value"])
-    if column not in _BOUNDED or found["low"] is None:
-        return value
-    return f"{value} [{_value(column, found['low'])}, {_value(column, found['high'])}]"
-
-
-def _value(column: str, value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    if column in _PERCENT:
-        return f"{value:.1%}"
-    if column == "dollars":
-        return f"${value:.5f}"
-    return f"{value:.3f}" if column in ("utility", "score") else f"{value:.1f}"
-
-
-def _signed(found: Mapping[str, float | None]) -> str:
-    value, low, high = (found[name] for name in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return UNKNOWN
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"

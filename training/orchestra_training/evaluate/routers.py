@@ -38,7 +38,10 @@ from orchestra_graph.workbench import SKILLS, Oracle
 from orchestra_training.checked import checked
 from orchestra_training.evaluate.examples import Example
 
-BASELINES: Final = ("cheapest", "random", "rules", "fixed:large", "strongest", "oracle")
+PLAIN: Final = ("cheapest", "random", "rules", "strongest")
+"""Baselines for any tools."""
+BASELINES: Final = (*PLAIN, "fixed:large", "oracle")
+"""Baselines for the workbench."""
 
 STRENGTH: Final = ("large", "math", "small", "analyst", "coder", "reader", "clerk")
 """Experts of the workbench that can end a run, by the share of its tasks that each solves with searches and a retry."""
@@ -89,7 +92,7 @@ class Member(BaseModel):
     @property
     def weights(self) -> str | None:
         """SHA-256 of the weights, where they are in a folder: runs of other weights are other runs."""
-        return None if self.local is None else _file_hash(Path(self.local) / "model.safetensors")
+        return None if self.local is None else file_hash(Path(self.local) / "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,12 @@ def _served(member: Member, key: str) -> BaseChatModel:
 
 
 @cache
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content; read once a process.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

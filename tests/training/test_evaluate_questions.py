@@ -1,0 +1,208 @@
+"""Files of questions and of published benchmarks: what is read, what is refused, and how runs on them are judged.
+
+The published files are written here by their field names; none of the real ones is at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from orchestra_training.cli.eval_sets import open_questions, question_sets
+from orchestra_training.evaluate.evaluation import Evaluation, carry_out
+from orchestra_training.evaluate.examples import ExampleSet
+from orchestra_training.evaluate.published import format_of, read_question_file, read_service_tasks
+from orchestra_training.evaluate.question_sets import QuestionSet, ServiceSet
+from orchestra_training.evaluate.routers import parse_router
+from orchestra_training.questions import Judges
+from orchestra_training.verdicts import Visit
+from pyarrow import parquet
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.tools.adapt import ToolLike
+from tests.openai_server import Body, OpenAIServer, Reply
+
+HLE = [
+    {"id": "a1", "question": "2 + 2?", "image": "", "answer": "4", "answer_type": "exactMatch", "category": "Math"},
+    {"id": "a2", "question": "See?", "image": "data:image/png,x", "answer": "B", "answer_type": "multipleChoice"},
+]
+FRAMES = (
+    "\tPrompt\tAnswer\twikipedia_link_1\treasoning_types\twiki_links\n"
+    "0\tWho?\tJane\tx\tMultiple constraints | Tabular reasoning\t['x']\n"
+)
+
+
+def service_task(**parts: Any) -> dict[str, Any]:
+    """As the published card has it: Parquet fills in the arguments of all functions."""
+    instructions = {
+        "task_instructions": "Cancel order o1.",
+        "reason_for_call": None,
+        "known_info": "You are Ann.",
+        "unknown_info": None,
+        "domain": "shop",
+    }
+    action = {"action_id": "1", "name": "cancel", "arguments": {"order": "o1", "season": None}}
+    return {
+        "id": 7,
+        "description": {"purpose": "", "relevant_policies": None, "notes": None},
+        "user_scenario": {"persona": None, "instructions": instructions},
+        "initial_state": None,
+        "evaluation_criteria": {"actions": [action], "communicate_info": ["o1"], "nl_assertions": None},
+        **parts,
+    }
+
+
+class Shop:
+    """A world with one domain."""
+
+    def tools(self, domain: str) -> Sequence[ToolLike]:
+        assert domain == "shop"
+
+        def cancel(order: str) -> str:
+            """Cancel an order."""
+            return f"{order} is cancelled"
+
+        return [cancel]
+
+    def visit(self, domain: str, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Visit:
+        orders = {"o1": "open", "o2": "open"}
+        for _, args in calls:
+            orders[args["order"]] = "cancelled"
+        return Visit({"orders": orders}, frozenset(("orders", args["order"]) for _, args in calls))
+
+
+def test_hle_leaves_pictures_out_and_counts_them(tmp_path: Path) -> None:
+    path = tmp_path / "hle.jsonl"
+    path.write_text("\n".join(map(json.dumps, HLE)))
+    found = read_question_file(path)
+    (asked,) = found.asked
+    assert (found.format, found.left_out, asked.kind) == ("hle", 1, "Math")
+    assert (asked.question.id, asked.question.reference, asked.question.verdict) == ("a1", "4", "judge")
+
+
+def test_frames(tmp_path: Path) -> None:
+    path = tmp_path / "frames.tsv"
+    path.write_text(FRAMES)
+    (asked,) = read_question_file(path).asked
+    assert (asked.question.question, asked.question.reference, asked.kind) == ("Who?", "Jane", "Multiple constraints")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_toolscale(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"tasks.{kind}"
+    tasks = [service_task(id="7")]
+    if kind == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(tasks), path)
+    else:
+        path.write_text(json.dumps(tasks) if kind == "json" else json.dumps(tasks[0]))
+    assert format_of(path) == "toolscale"
+    (task,) = read_service_tasks(path)
+    assert (task.id, task.domain, task.instruction) == ("7", "shop", "Cancel order o1.\nYou are Ann.")
+    assert [(a.name, a.args) for a in task.evaluation_criteria.actions] == [("cancel", {"order": "o1"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.jsonl", "", "holds nothing"),
+        ("a.jsonl", "{", r"a\.jsonl: no JSON"),
+        ("a.jsonl", '{"prompt": "x"}', r"a\.jsonl: fields prompt; expected question and answer"),
+        ("a.jsonl", "[1]", r"a\.jsonl: row 1: 1; expected an object"),
+        ("a.tsv", "Prompt\tAnswer\nWho?\t\n", r"a\.tsv: row 1: Answer = ''"),
+        ("a.jsonl", json.dumps(service_task()), "tasks of ToolScale need their functions; fix: --world"),
+    ],
+)
+def test_a_file_that_is_wrong(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        read_question_file(tmp_path / name)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_question_file(tmp_path / "nowhere.jsonl")
+
+
+def test_nobody_is_there_to_judge(tmp_path: Path) -> None:
+    (tmp_path / "hle.jsonl").write_text(json.dumps(HLE[0]))
+    with pytest.raises(ConfigError, match="verdict 'judge' of '2 \\+ 2\\?': nobody is there"):
+        QuestionSet(tmp_path / "hle.jsonl", [], Judges())
+
+
+async def test_a_service_task_is_judged_by_what_its_calls_did(tmp_path: Path) -> None:
+    from orchestra_graph.tools.base import Request  # noqa: PLC0415
+
+    (tmp_path / "t.jsonl").write_text(json.dumps(service_task()))
+    tasks = ServiceSet(tmp_path / "t.jsonl", Shop())
+    example = tasks.example(0)
+    assert (example.kind, list(example.catalog.tools)) == ("shop", ["cancel"])
+    outcomes = []
+    for order, said in (("o1", "o1 is cancelled"), ("o2", "o1 is cancelled"), ("o1", "Done.")):
+        trial = tasks.trial(example)
+        await trial.tools[0].run(Request({"order": order}, ""))
+        outcomes.append((await trial.verdict(said)).outcome)
+    assert outcomes == [1.0, 0.0, 0.0]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, openai_server: OpenAIServer) -> Path:
+    """An expert that knows one capital, and a judge, on a real HTTP server."""
+
+    def answer(body: Body) -> Reply:
+        text = json.dumps(body["messages"])
+        if body["model"] == "judge":
+            return Reply("Same.\nCORRECT" if "Jane" in text.partition("answer>")[2] else "No.\nINCORRECT")
+        return Reply("<answer>Paris</answer>" if "France" in text else "<answer>Jane</answer>")
+
+    openai_server.script = answer
+    lines = (
+        'description = "Knows things."\nkind = "expert"\nterminal = true\nprice = { input = 1.0, output = 2.0 }\n'
+        f'base_url = "{openai_server.base_url}"\n'
+    )
+    path = tmp_path / "catalog.toml"
+    path.write_text(f'version = 1\n[tools.sage]\nmodel = "sage"\n{lines}[tools.grader]\nmodel = "judge"\n{lines}')
+    return path
+
+
+def test_questions_of_ones_own(tmp_path: Path, catalog: Path) -> None:
+    path = tmp_path / "capitals.jsonl"
+    path.write_text(
+        '{"id": "f", "question": "Capital of France?", "answer": "Paris"}\n'
+        '{"question": "Capital of Spain?", "answer": "Madrid"}\n'
+    )
+    (make,) = question_sets(
+        [path], None, catalog=catalog, judge=None, models=None, world=None, verdicts=tmp_path / "verdicts"
+    )
+    log = tmp_path / "runs.jsonl"
+    routers = [parse_router("fixed:sage"), parse_router("strongest")]
+    outcome = carry_out(Evaluation(routers=routers, sets=[make], log=log))
+    assert [run.solved for key, run in sorted(outcome.runs.items()) if key.router == "fixed:sage"] == [True, False]
+    assert all(run.dollars > 0 for run in outcome.runs.values())
+    runs = list(read_runs(log))
+    assert {run.task.id for run in runs} == {"f", "capitals-1"}
+    assert carry_out(Evaluation(routers=routers, sets=[make], log=log)).resumed == 4
+    figures = outcome.tables(against="strongest", draws=100)["conditions"]["capitals"]
+    assert figures["routers"]["fixed:sage"]["success"]["value"] == 0.5
+
+
+def test_a_judge_is_asked_once_for_an_answer(tmp_path: Path, catalog: Path, openai_server: OpenAIServer) -> None:
+    path = tmp_path / "frames.tsv"
+    path.write_text(FRAMES)
+    make: partial[ExampleSet] = partial(
+        open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None
+    )
+    for log in ("a.jsonl", "b.jsonl"):
+        outcome = carry_out(Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / log))
+        assert [run.solved for run in outcome.runs.values()] == [True]
+    assert [request.body["model"] for request in openai_server.requests].count("judge") == 1
+
+
+def test_questions_need_tools(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--questions needs --catalog"):
+        question_sets([tmp_path], None, catalog=None, judge=None, models=None, world=None, verdicts=tmp_path)

@@ -1,0 +1,106 @@
+"""What `orchestra eval` runs routers on: conditions of the workbench, and files of questions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestra_graph.catalog import Catalog
+from orchestra_graph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from orchestra_training.evaluate.evaluation import MakeSet
+    from orchestra_training.evaluate.examples import ExampleSet
+
+TASKS: Final = 200
+"""Tasks of a condition, unless the user says how many."""
+
+
+def workbench_sets(conditions: Sequence[str], tasks: int | None, seed: int, turns: str, dollars: str) -> list[MakeSet]:
+    """Conditions of the workbench; `all` names all of them.
+
+    Raises:
+        ConfigError: The limits are no numbers.
+    """
+    from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet, standard_budgets  # noqa: PLC0415
+
+    names = [name for given in conditions for name in (CONDITIONS if given == "all" else (given,))]
+    budgets = standard_budgets([int(n) for n in _numbers("--turn-limits", turns)], _numbers("--dollar-limits", dollars))
+    return [
+        partial(WorkbenchSet, name, tasks=tasks or TASKS, seed=seed, budgets=budgets) for name in dict.fromkeys(names)
+    ]
+
+
+def question_sets(
+    files: Sequence[Path],
+    tasks: int | None,
+    *,
+    catalog: Path | None,
+    judge: str | None,
+    models: Path | None,
+    world: str | None,
+    verdicts: Path,
+) -> list[MakeSet]:
+    """Files of questions, for the tools of a catalog.
+
+    Args:
+        files: Questions of one's own, HLE, FRAMES, ToolScale.
+        tasks: Only the first ones of each.
+        catalog: Tools.
+        judge: Line whose model gives verdicts by `judge`.
+        models: Catalog with that line, where it is another one.
+        world: FILE.py:NAME of a `ServiceWorld`, for ToolScale.
+        verdicts: Folder where a judge's verdicts are kept.
+
+    Raises:
+        ConfigError: There is no catalog.
+    """
+    if not files:
+        return []
+    if catalog is None:
+        raise ConfigError("--questions needs --catalog FILE, the tools that answer them")
+    return [partial(open_questions, file, catalog, judge, models, world, verdicts, tasks) for file in files]
+
+
+def open_questions(
+    file: Path,
+    catalog: Path,
+    judge: str | None,
+    models: Path | None,
+    world: str | None,
+    verdicts: Path,
+    tasks: int | None,
+) -> ExampleSet:
+    """Make a set of questions in any process; the arguments are those of `question_sets`.
+
+    Raises:
+        ConfigError: Something does not fit together.
+    """
+    from orchestra_graph.settings import load  # noqa: PLC0415  (with what follows, only where it is needed)
+    from orchestra_graph.tools.build import build_tools  # noqa: PLC0415
+    from orchestra_graph.tools.sandbox import Bubblewrap  # noqa: PLC0415
+    from orchestra_training.cli.models import chat_model  # noqa: PLC0415
+    from orchestra_training.evaluate.published import format_of, read_question_file  # noqa: PLC0415
+    from orchestra_training.evaluate.question_sets import QuestionSet, ServiceSet  # noqa: PLC0415
+    from orchestra_training.questions import Judges  # noqa: PLC0415
+    from orchestra_training.verdicts import Judge, Mathematics  # noqa: PLC0415
+
+    lines = Catalog.from_toml(catalog)
+    tools = build_tools(lines, os.environ)
+    if world is not None and format_of(file) == "toolscale":
+        return ServiceSet(file, load(world)(), tools, limit=tasks)
+    kinds = {asked.question.verdict for asked in read_question_file(file).asked}
+    named = lines if models is None else Catalog.from_toml(models)
+    asked = None if judge is None else Judge(chat_model("--judge", judge, named), name=judge, cache=verdicts)
+    judges = Judges(mathematics=Mathematics(Bubblewrap()) if "mathematics" in kinds else None, judge=asked)
+    return QuestionSet(file, tools, judges, limit=tasks)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: {error}; expected numbers with commas between them") from error
