@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,12 @@ def test_what_is_wrong_is_one_line(
     code, out, err = orchestra("data", *(argument.format(**names) for argument in arguments))
     assert code == 1 and out == "" and err.count("\n") == 1
     assert message.format(**names) in err
+
+
+def test_what_must_be_installed_is_said(log: Path) -> None:
+    program = "import sys; sys.modules['pyarrow'] = None; from orchestra_graph.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "data", "show", log], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the package pyarrow is missing; fix: pip install 'orchestra-graph[train]'\n"

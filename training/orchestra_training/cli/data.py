@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, counted, heading, plain, print_json, progress_console
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.filters import LEAST_SPREAD
 
@@ -62,9 +63,9 @@ def build(
     sft: the best solved runs; dpo: decisions after the same tokens, better against worse; kto: replies, good or bad;
     grpo: the tasks; replay: exact rows with logprobs and advantages. Runs must have been judged, but for grpo.
     """
-    from orchestra_training.datasets.build import Options, build  # noqa: PLC0415  (pyarrow)
-    from orchestra_training.datasets.source import logs_of  # noqa: PLC0415
-
+    with _extra():
+        from orchestra_training.datasets.build import Options, build  # noqa: PLC0415  (pyarrow)
+        from orchestra_training.datasets.source import logs_of  # noqa: PLC0415
     if chat_template is not None and tokenizer is None:
         raise ConfigError(f"--chat-template {chat_template}: expected --tokenizer as well, which it is a template of")
     output = console()
@@ -104,11 +105,11 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set, or in run logs: counts, fidelity, groups, rewards, lengths, and one row of it."""
-    from orchestra_training.datasets.card import read_card  # noqa: PLC0415  (with the next)
-    from orchestra_training.datasets.facts import files_of, of_examples, of_logs  # noqa: PLC0415  (pyarrow)
-    from orchestra_training.datasets.source import logs_of  # noqa: PLC0415
-    from orchestra_training.datasets.write import read  # noqa: PLC0415
-
+    with _extra():
+        from orchestra_training.datasets.card import read_card  # noqa: PLC0415  (with the next)
+        from orchestra_training.datasets.facts import files_of, of_examples, of_logs  # noqa: PLC0415
+        from orchestra_training.datasets.source import logs_of  # noqa: PLC0415
+        from orchestra_training.datasets.write import read  # noqa: PLC0415  (pyarrow)
     output = console()
     with _Watching(output) as watching:
         if files := files_of(path):
@@ -126,6 +127,15 @@ def show(
         print_json(facts)
     else:
         _print_facts(output, facts)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Around imports of what the extra `train` installs."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingError(f"the package {error.name}", "pip install 'orchestra-graph[train]'") from error
 
 
 class _Watching(Progress):
@@ -151,7 +161,8 @@ class _Watching(Progress):
 def _renderer(folder: Path, protocol: str, chat_template: Path | None) -> Renderer:
     from orchestra_training.render import Renderer  # noqa: PLC0415  (with transformers)
 
-    return Renderer.from_folder(folder, protocol, chat_template=chat_template)
+    with _extra():
+        return Renderer.from_folder(folder, protocol, chat_template=chat_template)
 
 
 def _decoded(sample: dict[str, Any], tokenizer: Path | None) -> dict[str, Any]:
