@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestra_training.batch import make_best
+from orchestra_training.datasets.build import build
+from orchestra_training.datasets.source import logs_of
+from orchestra_training.datasets.write import Kind
 from orchestra_training.trainers.recipe import read_recipe
 
 from orchestra_graph.errors import ConfigError
@@ -21,6 +25,7 @@ from tests.training.coin import make_coin
 pytestmark = pytest.mark.slow
 
 START = "from orchestra_graph.cli import main; main()"
+KINDS: tuple[Kind, ...] = ("sft", "dpo", "kto", "replay")
 MANY = ["rollout.tasks=5", "rollout.size=6"]
 EXACT = 1e-5
 """Relative L2 distance of gradients that count as equal."""
@@ -30,7 +35,7 @@ kind = "{kind}"
 output = "{output}"
 seed = 3
 model = {{ path = "{model}", dtype = "float32" }}
-data = {{ path = "{log}" }}
+data = {{ path = "{data}" }}
 
 [tasks]
 options = {{ budget = {{ turns = 3 }} }}
@@ -64,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(folder: Path, model: Path, kind: str, **places: Path) -> Path:
     path = folder / f"{kind}.toml"
-    names = {"output": folder / kind, "log": folder / "runs.jsonl", **places}
+    names = {"output": folder / kind, "log": folder / "runs.jsonl", "data": folder / f"{kind}-data", **places}
     path.write_text(RECIPE.format(kind=kind, model=model, **names))
     return path
 
@@ -112,6 +117,8 @@ def online(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Step:
     found = gradient(trainer)
     assert found.norm() > 0.1, "rows that cancel each other out prove nothing"
     assert trainer._passes is not None
+    for kind in KINDS:
+        build(kind, logs_of(folder / "runs.jsonl"), folder / f"{kind}-data")
     return Step(folder, found, trainer._passes)
 
 
@@ -119,6 +126,34 @@ def replayed(online: Step, model: Path, *changes: str) -> Any:
     from orchestra_training.trainers import replay  # noqa: PLC0415
 
     return replay.train(read_recipe(written(online.folder, model, "replay"), changes=[*MANY, *changes]))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # TRL's DPO and KTO
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_trains_by_every_kind(online: Step, model: Path, kind: Kind) -> None:
+    from orchestra_training.trainers.run import run  # noqa: PLC0415
+
+    done = run(read_recipe(written(online.folder, model, kind), changes=MANY if kind == "replay" else ()))
+    assert done.steps == 2
+    assert moved(model, done.model) > 0
+
+
+def test_rejection_imitates_the_best_of_each_group(tmp_path: Path, model: Path) -> None:
+    """The gradient is that of the mean negative log likelihood of the best runs' own tokens."""
+    import torch  # noqa: PLC0415
+    from orchestra_training.trainers import rejection  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    trainer = rejection.train(read_recipe(written(tmp_path, model, "rejection"), changes=MANY))
+    found = gradient(trainer)
+    best = make_best(list(read_runs(tmp_path / "runs.jsonl")))
+    assert best.trajectories == len({weighed.row.run_id for weighed in best.rows}) <= 5
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    for weighed in best.rows:
+        ids = torch.tensor([weighed.row.prompt_ids + weighed.row.completion_ids])
+        scores = torch.log_softmax(plain(ids).logits[0, -2], dim=-1)
+        (-weighed.weight * scores[ids[0, -1]] / best.trajectories).backward()
+    assert distance(found, torch.cat([p.grad.flatten() for p in plain.parameters()])) <= EXACT
 
 
 def test_replay_gives_the_gradient_of_the_online_step(online: Step, model: Path) -> None:

@@ -93,3 +93,23 @@ def _add(batch: Batch, run: Trajectory, advantage: float) -> None:
     if tokens:
         batch.trajectories += 1
         batch.rows += [WeighedRow(row, advantage / tokens) for row in rows]
+
+
+def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
+    """The best run of each group that solved its task, for learning by imitation: each weighs 1.
+
+    Args:
+        runs: As for `make_batch`.
+        reward: By which the best is chosen; of equal ones the first.
+    """
+    batch = Batch()
+    by_id = {run.run_id: run for run in runs}
+    batch.groups = collect(runs, batch.report)
+    for group in batch.groups:
+        rewards = group.rewards(reward)
+        batch.rewards.append(rewards)
+        solved = [n for n, earned in enumerate(group.earned) if earned]
+        fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
+        if batch.report.passes(group.id, fault):
+            _add(batch, by_id[group.run_ids[max(solved, key=rewards.__getitem__)]], 1.0)
+    return batch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from trl import GRPOConfig
 
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
+from orchestra_training.batch import Batch, make_batch
 from orchestra_training.engine import TorchEngine
 from orchestra_training.groups import Reward
 from orchestra_training.reward import guarded, paper
@@ -48,9 +50,9 @@ def policy_config(recipe: Recipe, size: int) -> GRPOConfig:
     Raises:
         ConfigError: The recipe's `[trainer]` does not fit.
     """
-    trainer = {"epsilon": 0.2, "epsilon_high": 0.28, **recipe.trainer}
+    clip = {"epsilon": 0.2, "epsilon_high": 0.28}
     batch = {"per_device_train_batch_size": size, "num_generations": size}
-    config: GRPOConfig = trainer_config(recipe.model_copy(update={"trainer": trainer}), GRPOConfig, **FIXED, **batch)
+    config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=clip, **FIXED, **batch)
     if config.max_steps < 1:
         raise recipe.error(("trainer", "max_steps"), f" = {config.max_steps}; expected the number of steps")
     if config.save_strategy == "steps" and config.save_steps % config.num_iterations:
@@ -61,6 +63,22 @@ def policy_config(recipe: Recipe, size: int) -> GRPOConfig:
 
 def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
     """The trainer that a recipe describes, ready to train.
+
+    Raises:
+        ConfigError: Something does not fit together.
+    """
+    table = recipe.reward
+    make = partial(make_batch, reward=REWARDS[table.kind], scale_rewards=table.scale, floor=table.floor)
+    return online_trainer(recipe, make, weights=weights)
+
+
+def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch], *, weights: bool) -> PolicyTrainer:
+    """A trainer that learns from its own rollouts.
+
+    Args:
+        recipe: The recipe.
+        make: What is learnt from the rollouts of a batch.
+        weights: Whether the model has values, or only shapes.
 
     Raises:
         ConfigError: Something does not fit together.
@@ -79,9 +97,8 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
         None if engine is None else lambda: (engine.seconds, engine.written),
         tasks=recipe.rollout.tasks,
         process=(args.process_index, processes),
+        make=make,
         reward=REWARDS[recipe.reward.kind],
-        scale_rewards=recipe.reward.scale,
-        floor=recipe.reward.floor,
         log=None if recipe.rollout.log is None else Appender(recipe.rollout.log),
     )
     return PolicyTrainer(

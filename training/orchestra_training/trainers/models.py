@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -63,12 +64,13 @@ def lora_config(table: LoraTable | None) -> Any:
     )
 
 
-def trainer_config(recipe: Recipe, config: type, **fixed: Any) -> Any:
+def trainer_config(recipe: Recipe, config: type, *, defaults: Mapping[str, Any] | None = None, **fixed: Any) -> Any:
     """TRL's configuration: our defaults, the recipe's `[trainer]`, and what the kind of trainer fixes.
 
     Args:
         recipe: The recipe.
         config: Class of the configuration.
+        defaults: Of this kind of trainer.
         **fixed: Values that the recipe cannot change.
 
     Raises:
@@ -82,7 +84,7 @@ def trainer_config(recipe: Recipe, config: type, **fixed: Any) -> Any:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise recipe.error(("trainer", name), f": no field of TRL's {config.__name__}{hint}")
-    defaults: dict[str, Any] = {
+    usual: dict[str, Any] = {
         "report_to": ["trackio"],
         "project": "orchestra",
         "run_name": recipe.output.name,
@@ -93,7 +95,7 @@ def trainer_config(recipe: Recipe, config: type, **fixed: Any) -> Any:
     }
     ours = {"output_dir": str(recipe.output), "seed": recipe.seed}
     try:
-        return config(**{**defaults, **recipe.trainer, **fixed, **ours})
+        return config(**{**usual, **(defaults or {}), **recipe.trainer, **fixed, **ours})
     except (TypeError, ValueError, ImportError) as error:
         raise recipe.error(("trainer",), f": {error}") from error
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from orchestra_graph.portal import Portal
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.log import write_run
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.batch import Batch, make_batch
-from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.batch import Batch
 from orchestra_training.groups import Reward
 from orchestra_training.metrics import figures
-from orchestra_training.reward import guarded
 from orchestra_training.rollout.workers import RolloutError
 
 Roll = Callable[[int, Sequence[int]], Coroutine[Any, Any, list[Trajectory]]]
@@ -32,9 +30,8 @@ class Online:
         busy: Seconds that the policy has computed and tokens that it has written so far, where that is known.
         tasks: Tasks of a batch, over all processes.
         process: This process's number, and how many there are; each takes its share of the tasks.
-        reward: What a run earns.
-        scale_rewards: As for `orchestra_training.reward.advantages`.
-        floor: Least spread of the rewards of a group that is trained on.
+        make: What is learnt from the rollouts.
+        reward: What a run earns, for the figures.
         log: Run log that keeps the rollouts.
     """
 
@@ -45,17 +42,15 @@ class Online:
         *,
         tasks: int,
         process: tuple[int, int] = (0, 1),
-        reward: Reward = guarded,
-        scale_rewards: Literal["group", "none"] = "group",
-        floor: float = LEAST_SPREAD,
+        make: Callable[[Sequence[Trajectory]], Batch],
+        reward: Reward,
         log: Appender | None = None,
     ) -> None:
         self._roll = roll
         self._busy = busy
         self._indexes = range(process[0], tasks, process[1])
+        self._make = make
         self._reward = reward
-        self._scale_rewards = scale_rewards
-        self._floor = floor
         self._log = log
         self._portal = Portal()
 
@@ -71,7 +66,7 @@ class Online:
         rolled_out = time.perf_counter()
         _refuse_broken(runs)
         self._keep(runs)
-        batch = make_batch(runs, reward=self._reward, scale_rewards=self._scale_rewards, floor=self._floor)
+        batch = self._make(runs)
         told = figures(runs, batch, self._reward)
         told["seconds/reward"] = time.perf_counter() - rolled_out
         told["seconds/rollout"] = rolled_out - started

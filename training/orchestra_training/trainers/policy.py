@@ -72,6 +72,8 @@ class PolicyTrainer(GRPOTrainer):
             callbacks=list(callbacks),
             peft_config=peft_config,
         )
+        self.uses_stored_logprobs = True
+        """Otherwise each token counts as if it were sampled from the weights as they are."""
         self._draw = draw
         self._tokens_per_pass = tokens_per_pass
         self._passes: list[Pass] | None = None
@@ -162,13 +164,16 @@ class PolicyTrainer(GRPOTrainer):
         def right(values: Sequence[Any], fill: Any) -> list[Any]:
             return list(values) + [fill] * (after - len(values))
 
+        old = {
+            "old_per_token_logps": torch.tensor([right(row.logprobs or [], 0.0) for row in rows], device=device),
+        }
         return {
+            **(old if self.uses_stored_logprobs else {}),
             "prompt_ids": torch.tensor([left(row.prompt_ids, pad) for row in rows], device=device),
             "prompt_mask": torch.tensor([left([1] * len(row.prompt_ids), 0) for row in rows], device=device),
             "completion_ids": torch.tensor([right(row.completion_ids, pad) for row in rows], device=device),
             "completion_mask": torch.tensor([right([1] * len(row.completion_ids), 0) for row in rows], device=device),
             "tool_mask": torch.tensor([right(row.mask, 0) for row in rows], device=device),
-            "old_per_token_logps": torch.tensor([right(row.logprobs or [], 0.0) for row in rows], device=device),
             "advantages": torch.tensor([weighed.weight for weighed in piece], device=device),
             "num_items_in_batch": torch.tensor(items, device=device),
         }

@@ -17,10 +17,10 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
     Raises:
         ConfigError: Something does not fit together.
     """
-    trainer = {"max_length": None, "train_sampling_strategy": "group_by_length", **recipe.trainer}
+    defaults = {"max_length": None, "train_sampling_strategy": "group_by_length"}
     return SFTTrainer(
         model=load_model(recipe, weights=weights),
-        args=trainer_config(recipe.model_copy(update={"trainer": trainer}), SFTConfig),
+        args=trainer_config(recipe, SFTConfig, defaults=defaults),
         train_dataset=read_data(recipe, ("input_ids", "labels")),
         processing_class=load_tokenizer(recipe),
         peft_config=lora_config(recipe.lora),
