@@ -96,32 +96,32 @@ class TorchEngine:
 
     def _continue(self, batch: Sequence[_Request]) -> list[Reply]:
         device = self.model.device
-        longest = max(len(request.prompt) for request in batch)
-        padding = [longest - len(request.prompt) for request in batch]
-        ids = torch.tensor(
-            [[self._pad] * n + list(request.prompt) for n, request in zip(padding, batch, strict=True)], device=device
-        )
-        mask = (torch.arange(longest, device=device) >= torch.tensor(padding, device=device)[:, None]).long()
-        warmth = torch.tensor([request.temperature for request in batch], device=device)
         replies: list[Reply] = [([], []) for _ in batch]
+        warmth = torch.tensor([request.temperature for request in batch], device=device)
         while not all(self._is_done(request, reply) for request, reply in zip(batch, replies, strict=True)):
-            self.batches += 1
             # Nothing is cached: a router of this kind writes one token.
-            out = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=1,
-            )
-            tokens, logprobs = self._sample(out.logits[:, -1], warmth)
+            texts = [[*request.prompt, *tokens] for request, (tokens, _) in zip(batch, replies, strict=True)]
+            tokens, logprobs = self._sample(self._last_logits(texts), warmth)
             for request, reply, token, logprob in zip(batch, replies, tokens.tolist(), logprobs.tolist(), strict=True):
                 if not self._is_done(request, reply):
                     reply[0].append(token)
                     reply[1].append(logprob)
-            ids = torch.cat([ids, tokens[:, None]], dim=-1)
-            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         return replies
+
+    def _last_logits(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Scores of the token behind each text: `(texts, vocabulary)`."""
+        device = self.model.device
+        self.batches += 1
+        lengths = [len(text) for text in texts]
+        longest = max(lengths)
+        # Filled up behind its end a text needs no mask: no token reads what follows it.
+        ids = torch.tensor([[*text, *[self._pad] * (longest - len(text))] for text in texts], device=device)
+        ends = sorted(set(lengths))
+        kept = torch.tensor([end - 1 for end in ends], device=device)
+        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+        place = {end: n for n, end in enumerate(ends)}
+        chosen = torch.tensor([place[length] for length in lengths], device=device)
+        return logits[torch.arange(len(texts), device=device), chosen]
 
     def _is_done(self, request: _Request, reply: Reply) -> bool:
         return len(reply[0]) >= request.max_tokens or bool(reply[0] and reply[0][-1] in self._ends)
