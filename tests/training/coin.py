@@ -44,12 +44,12 @@ def tokenizer() -> Any:
 
 def local_router(model: Any) -> Any:
     """The model as a router that samples."""
-    from orchestra_training.engine import TorchEngine  # noqa: PLC0415  (imports torch)
+    from orchestra_training.rollout.kept import KeptEngine  # noqa: PLC0415  (imports torch)
     from orchestra_training.tiny.model import TEMPLATE  # noqa: PLC0415
 
     from orchestra_graph.routers.local import LocalRouter  # noqa: PLC0415
 
-    engine = TorchEngine(model, pad=0, ends=[1])
+    engine = KeptEngine(model, pad=0, ends=[1])
     return LocalRouter(
         engine=engine, tokenizer=tokenizer(), chat_template=TEMPLATE, temperature=1.0, max_tokens=1, name="coin"
     )

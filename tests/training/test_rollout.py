@@ -141,6 +141,31 @@ def test_a_model_in_process_decides_on_the_workbench(tmp_path: Path) -> None:
     assert set(runs[0].catalog.tools) == set(labels)
 
 
+@pytest.mark.slow
+def test_a_prompt_is_computed_once_until_the_weights_change(tmp_path: Path) -> None:
+    import torch  # noqa: PLC0415  (takes seconds)
+
+    model = make_coin(tmp_path)
+    engine = local_router(model).engine
+
+    async def ask(prompts: list[list[int]]) -> list[Any]:
+        return await asyncio.gather(*(engine.complete(p, max_tokens=1, temperature=1.0) for p in prompts))
+
+    first = asyncio.run(ask([[5, 6, 7]] * 40 + [[5, 6]]))
+    assert engine.batches == 1
+    chosen = {tuple(tokens) for tokens, _ in first[:40]}
+    assert len(chosen) == 2, "each request draws for itself"
+    words = {tokenizer().token_to_id(word) for word in ("take", "skip")}
+    assert {token for (token,) in chosen} == words
+    asyncio.run(ask([[5, 6], [5, 6, 7]]))
+    assert engine.batches == 1
+    with torch.no_grad():
+        model.lm_head.weight[:, 0] = -model.lm_head.weight[:, 0]
+    engine.weights_changed()
+    ((token,), _), *_ = asyncio.run(ask([[5, 6]]))
+    assert token not in words
+
+
 def outfit(tasks: str = "workbench", **options: Any) -> Outfit:
     from orchestra_training.tiny.model import TEMPLATE  # noqa: PLC0415  (imports torch)
 

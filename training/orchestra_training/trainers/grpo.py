@@ -13,9 +13,9 @@ from trl import GRPOConfig
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
-from orchestra_training.engine import TorchEngine
 from orchestra_training.groups import Reward
 from orchestra_training.reward import guarded, paper
+from orchestra_training.rollout.kept import KeptEngine
 from orchestra_training.rollout.workers import Outfit, Workers
 from orchestra_training.trainers.models import (
     ends_of,
@@ -112,11 +112,11 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
     )
 
 
-def _engine(recipe: Recipe, model: Any, tokenizer: Any) -> TorchEngine | None:
+def _engine(recipe: Recipe, model: Any, tokenizer: Any) -> KeptEngine | None:
     """The trainer's model as it computes replies, unless a server does."""
     if recipe.rollout.base_url is not None:
         return None
-    return TorchEngine(model, pad=tokenizer.pad_token_id, ends=ends_of(model, tokenizer), seed=recipe.seed)
+    return KeptEngine(model, pad=tokenizer.pad_token_id, ends=ends_of(model, tokenizer), seed=recipe.seed)
 
 
 def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
@@ -137,12 +137,14 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
     )
 
 
-def _rolling(outfit: Outfit, engine: TorchEngine | None, workers: Workers | None, iterations: int) -> Roll:
+def _rolling(outfit: Outfit, engine: KeptEngine | None, workers: Workers | None, iterations: int) -> Roll:
     """Carries out the rollouts of a batch, here or in worker processes."""
     actor, rollouts = outfit.actor(engine), outfit.rollouts()
 
     async def roll(number: int, indexes: Sequence[int]) -> list[Trajectory]:
         policy = Policy(name=outfit.name, step=number * iterations)
+        if engine is not None:
+            engine.weights_changed()
         if workers is not None:
             return await workers.batch(policy, number, indexes)
         return await rollouts.batch(actor.having(policy), number, indexes)
