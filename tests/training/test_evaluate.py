@@ -72,6 +72,13 @@ def test_other_tasks_of_the_same_places_are_run(tmp_path: Path) -> None:
     assert carry_out(other).resumed == 0
 
 
+def test_another_router_of_the_same_name_is_run(tmp_path: Path) -> None:
+    log = tmp_path / "runs.jsonl"
+    carry_out(evaluation(log, ["mine=rules"]))
+    assert carry_out(evaluation(log, ["mine=cheapest"])).resumed == 0
+    assert carry_out(evaluation(log, ["mine=rules"])).resumed == N
+
+
 def test_a_log_with_a_torn_line_is_told_and_mended(tmp_path: Path) -> None:
     log = tmp_path / "runs.jsonl"
     first = carry_out(evaluation(log, ["rules"], concurrent=1))

@@ -77,7 +77,7 @@ class Stage:
                 run_log=self.log,
                 fallback=None,
             )
-            told = about(key, example, split=examples.split, weights=member.weights)
+            told = about(key, example, split=examples.split, identity=member.identity)
             ended: list[Mapping[str, Any]] = []
             _ended.set(ended)
             try:

@@ -61,7 +61,7 @@ class Played:
     """Why the run broke."""
 
 
-def about(key: Key, example: Example, *, split: str | None, weights: str | None) -> dict[str, Any]:
+def about(key: Key, example: Example, *, split: str | None, identity: str) -> dict[str, Any]:
     """What the run log says of a run's task."""
     return {
         "id": example.task_id,
@@ -74,7 +74,7 @@ def about(key: Key, example: Example, *, split: str | None, weights: str | None)
         "condition": key.condition,
         "index": key.place,
         "kind": example.kind,
-        **({} if weights is None else {"weights": weights}),
+        "decided_by": identity,
     }
 
 
@@ -87,10 +87,9 @@ def key_of(run: Trajectory) -> Key | None:
     return Key(*fields)  # type: ignore[arg-type]  # none is None
 
 
-def weights_of(run: Trajectory) -> str | None:
-    """Hash of the weights that decided a logged run, where they were in a folder."""
-    found = (run.task.model_extra or {}).get("weights")
-    return None if found is None else str(found)
+def decided_by(run: Trajectory, identity: str) -> bool:
+    """Whether this policy decided a logged run; one that does not say is believed."""
+    return (run.task.model_extra or {}).get("decided_by", identity) == identity
 
 
 def played(key: Key, example: Example, run: Trajectory, reference: Reference | None) -> Played:

@@ -9,7 +9,7 @@ from orchestra_graph.runlog.read import ReadReport, read_runs
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.evaluate.examples import Example, ExampleSet
 from orchestra_training.evaluate.play import Job
-from orchestra_training.evaluate.played import Key, Played, key_of, played, weights_of
+from orchestra_training.evaluate.played import Key, Played, decided_by, key_of, played
 from orchestra_training.evaluate.routers import RouterSpec
 from orchestra_training.evaluate.score import Reference
 from orchestra_training.reward.measures import is_solved
@@ -35,7 +35,7 @@ class Plan:
         return len(self._members) * sum(map(len, self._sets))
 
     def logged(self, log: Path, report: ReadReport, *, places: int | None = None) -> Iterator[Trajectory]:
-        """The judged runs of a log that are part of this evaluation: the same example, decided by the same weights.
+        """The judged runs of a log that are part of this evaluation: the same example, decided by the same policy.
 
         Args:
             log: It need not be there.
@@ -47,7 +47,7 @@ class Plan:
             if key is None or is_solved(run.verdict) is None or not self._has(key):
                 continue
             member = self._members[key.router, key.member]
-            if (places is None or key.place < places) and member.weights == weights_of(run):
+            if (places is None or key.place < places) and decided_by(run, member.identity):
                 if _is_of(run, self.example(key)):
                     yield run
 

@@ -90,9 +90,14 @@ class Member(BaseModel):
         return self
 
     @property
-    def weights(self) -> str | None:
-        """SHA-256 of the weights, where they are in a folder: runs of other weights are other runs."""
-        return None if self.local is None else file_hash(Path(self.local) / "model.safetensors")
+    def identity(self) -> str:
+        """What decides, as far as it can be told: runs that were decided by something else are other runs.
+
+        The SHA-256 of weights in a folder; a server may hold other weights under the same name.
+        """
+        if self.local is not None:
+            return file_hash(Path(self.local) / "model.safetensors")
+        return self.program or f"{self.model} {self.protocol} {self.temperature:g}"
 
 
 @dataclass(frozen=True, slots=True)
