@@ -79,7 +79,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Another seed gives other tasks.")] = 0,
     log: Annotated[
         Path, typer.Option(help="Run log, *.jsonl or *.jsonl.zst; runs that it holds are not run again.")
-    ] = Path("evaluation.jsonl"),
+    ] = Path("evaluation.jsonl.zst"),
     reference: Annotated[
         Path | None, typer.Option(help="Reference file; without it there is neither utility nor score.")
     ] = None,

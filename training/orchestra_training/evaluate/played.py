@@ -89,7 +89,7 @@ def key_of(run: Trajectory) -> Key | None:
 
 def decided_by(run: Trajectory, identity: str) -> bool:
     """Whether this policy decided a logged run; one that does not say is believed."""
-    return (run.task.model_extra or {}).get("decided_by", identity) == identity
+    return bool((run.task.model_extra or {}).get("decided_by", identity) == identity)
 
 
 def played(key: Key, example: Example, run: Trajectory, reference: Reference | None) -> Played:
