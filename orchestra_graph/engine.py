@@ -26,7 +26,7 @@ from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.served import Served, ServedModel
-from orchestra_graph.state import About, RunHeader
+from orchestra_graph.state import RunHeader, header_of
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.turns import Charge, Turn
 
@@ -34,8 +34,6 @@ MAX_DEPTH: Final = 8
 """Orchestrators inside each other, unless a graph says otherwise."""
 
 _MOST_KEPT = 1024
-_OF_THE_RUN: Final = frozenset(About.model_fields) - {"id"}
-"""Fields of `About` that the log has beside the task."""
 
 Constraint = Literal["required"]
 """A reply must be a valid call: names and arguments follow the functions' schemas."""
@@ -170,11 +168,9 @@ class Engine:
     def header(self, run: RunHeader) -> dict[str, Any]:
         """What the run log says of a run before its turns."""
         setup = self.setup(run)
-        about = run.get("task", {})
         return {
             "run_id": run["id"],
-            "task": {"question": run["question"], **{key: about[key] for key in about if key not in _OF_THE_RUN}},
-            **{key: about[key] for key in about if key in _OF_THE_RUN},
+            **header_of(run["question"], run.get("task", {})),
             "started_at": run["started"],
             "catalog": setup.catalog.json_data,
             "catalog_hash": run["catalog_hash"],

@@ -7,6 +7,7 @@ long texts, and hides keys in errors. See `orchestra_graph.tracing`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ LONGEST: Final = 4_000
 """Characters of a text in a trace; of a longer one the beginning and the end."""
 
 _KEPT: Final = LONGEST // 2
+_LEFT_OUT: Final = re.compile(r" \[\.\.\. [\d,]+ characters left out \.\.\.\] ")
 _PLAIN: Final = frozenset({int, float, bool, type(None)})
 
 _span: ContextVar[Span | None] = ContextVar("orchestra_graph_span", default=None)
@@ -73,6 +75,11 @@ def shortened(value: Any) -> Any:
     if kind is list or kind is tuple:
         return [shortened(inner) for inner in value]
     return value if kind in _PLAIN else _mapped(value, shortened)
+
+
+def is_cut(text: str) -> bool:
+    """Whether a text lost its middle on the way into a trace."""
+    return _LEFT_OUT.search(text) is not None
 
 
 def _cut(text: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Annotated, Any, NotRequired
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Final, NotRequired
 
 from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
 from langgraph.graph.message import add_messages
@@ -30,6 +30,20 @@ class About(BaseModel):
     split: str | None = None
     purpose: Purpose = "serve"
     seeds: dict[str, int] = Field(default_factory=dict)
+
+
+def header_of(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trajectory says of its task: `task`, and beside it what is the run's own.
+
+    Args:
+        question: What was asked.
+        about: Fields of `About`, and others.
+    """
+    own = {key: value for key, value in about.items() if key in _OF_THE_RUN}
+    return {"task": {"question": question, **{k: v for k, v in about.items() if k not in own}}, **own}
+
+
+_OF_THE_RUN: Final = frozenset(About.model_fields) - {"id"}
 
 
 class RunHeader(TypedDict):

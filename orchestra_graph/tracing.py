@@ -70,6 +70,7 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
         "calls": [{"tool": call["tool"], "args": call["args"]} for call in decision["calls"]],
         "reason": decision["reason"],
         **({"problem": problem["detail"]} if problem else {}),
+        **({"outcomes": shortened(turn["outcomes"])} if turn["outcomes"] else {}),
     }
     whose = {
         **names,
@@ -82,15 +83,19 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
         "turn": turn["index"],
         "decided_by": decision["by"],
         "decision_reason": shortened(decision["reason"]),
+        **({"repaired": shortened(decision["repaired"])} if decision.get("repaired") else {}),
         "budget_left": {key: None if math.isinf(value) else value for key, value in left.items()},
         **figures(turn["charges"].values()),
+        "charges": _without_errors(turn["charges"]),
+        "wall_seconds": turn["seconds"],
     }
     tools = {f"calls:{call['tool']}" for call in decision["calls"]}
     tags = ["turn", f"by:{decision['by']}", *sorted(tools), *([f"problem:{problem['kind']}"] if problem else ())]
     annotate(tree, {**whose, **about}, tags, shown)
     graph = graph_of(tree)
     if graph is not None and graph.metadata.get("run") != run["id"]:
-        annotate(graph, whose, [f"{key}:{name}" for key, name in names.items()])
+        asked = {"question": shortened(run["question"]), "task": run.get("task", {}), "started": run["started"]}
+        annotate(graph, {**whose, **asked}, [f"{key}:{name}" for key, name in names.items()])
 
 
 def called(tool: str, task: Mapping[str, Any], outcome: Outcome, charges: Mapping[str, Charge]) -> None:
@@ -114,12 +119,13 @@ def called(tool: str, task: Mapping[str, Any], outcome: Outcome, charges: Mappin
         "budget_left": task["left"],
         "attempts": [charge["status"] for charge in charges.values()],
         **figures(charges.values()),
+        "charges": _without_errors(charges),
         "wall_seconds": outcome.get("seconds", 0.0),
     }
-    marks = [mark for mark in ("error", "cached") if outcome.get(mark)]
+    marks = [mark for mark in ("error", "cached", "rejected") if outcome.get(mark)]
     if "by" in outcome:
         about["answered_by"] = outcome["by"]
-    shown: dict[str, Any] = {key: outcome.get(key) for key in ("content", "answer", "error") if key in outcome}
+    shown: dict[str, Any] = {key: outcome.get(key) for key in ("content", "answer", "error", "args") if key in outcome}
     annotate(tree, about, ["call", f"tool:{tool}", *marks], shown)
     span = current()
     if span is not None and span.run is tree and not span.has_tool_run:
@@ -133,6 +139,11 @@ def finished(stopped_by: str, ledger: Mapping[str, Any]) -> None:
     if graph is not None:
         sums = {key: ledger[key] for key in ("dollars", "uncertain_dollars", "seconds", "wall_seconds", "calls")}
         annotate(graph, {"stopped_by": stopped_by, **sums}, [f"stopped_by:{stopped_by}"])
+
+
+def _without_errors(charges: Mapping[str, Charge]) -> dict[str, Any]:
+    """Charges by key; the errors stand on the runs of the attempts, with keys hidden."""
+    return {key: {name: value for name, value in charge.items() if name != "error"} for key, charge in charges.items()}
 
 
 def _recorded(value: Any) -> Any:

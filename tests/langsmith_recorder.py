@@ -4,7 +4,7 @@
         graph.invoke(...)
     recorder.runs   # by id, once the block is left
 
-Left out: everything that is read from LangSmith.
+What was posted can be read back through both of LangSmith's interfaces: see `tests.langsmith_reads`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import langsmith
 import zstandard
 from langchain_core.tracers.langchain import wait_for_all_tracers
 from langsmith.run_helpers import tracing_context
+
+from tests.langsmith_reads import read
 
 KEY = "lsv2_pt_key_of_the_recorder"
 
@@ -50,6 +53,14 @@ class Recorder:
         self.url = ""
         self.operations: list[tuple[str, str]] = []
         """`post` or `patch`, and the run's id."""
+        self.version = "0.10"
+        """Which LangSmith it is."""
+        self.read_page = 100
+        """Runs that it gives at a time."""
+        self.faults: list[tuple[int, dict[str, str]]] = []
+        """Statuses and headers with which it answers the next requests that read, in place of an answer."""
+        self.reads: list[tuple[str, dict[str, Any]]] = []
+        """Path and query of each request that reads."""
 
     def take(self, path: str, kind: str, body: bytes) -> None:
         self.bodies.append(body)
@@ -113,18 +124,35 @@ def _handler(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer(200, {"version": "0.10", "batch_ingest_config": BATCHES})
+            if self.path == "/info":
+                self._answer(200, {"version": recorder.version, "batch_ingest_config": BATCHES})
+            else:
+                url = urlsplit(self.path)
+                self._read(url.path, parse_qs(url.query))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.endswith("/runs/query"):
+                self._read(self.path, json.loads(body))
+                return
             if self.headers.get("Content-Encoding") == "zstd":
                 body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
             recorder.take(self.path, self.headers["Content-Type"], body)
             self._answer(202, {})
 
-        def _answer(self, status: int, value: Any) -> None:
+        def _read(self, path: str, query: dict[str, Any]) -> None:
+            recorder.reads.append((path, query))
+            if recorder.faults:
+                status, headers = recorder.faults.pop(0)
+                self._answer(status, {"detail": "by the script"}, headers)
+            else:
+                self._answer(200, read(recorder, path, query))
+
+        def _answer(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
             content = json.dumps(value).encode()
             self.send_response(status)
+            for name, header in (headers or {}).items():
+                self.send_header(name, header)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -35,8 +35,8 @@ from orchestra_graph import (
     ToolError,
     ToolSpec,
     create_orchestrator,
-    report,
 )
+from orchestra_graph.meter import report
 from orchestra_graph.state import OrchestratorOutput
 from orchestra_graph.testing import Reply as Scripted
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter

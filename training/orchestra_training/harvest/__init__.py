@@ -2,8 +2,10 @@
 
     report = harvest([LogSource(Path("runs.jsonl"))], Path("data"))
 
-`gather` merges sources, states each run's `fidelity`, splits by task and writes run logs, which
-`orchestra_graph.runlog.read.read_runs` reads; `output.provenance(run)` says where a run is from.
+Sources: run logs (`logs`), LangSmith projects (`langsmith`) and their bulk exports (`export`), LangGraph checkpoints
+(`checkpoints`); `sources.open_sources` takes them by the names of the command line. `gather` merges them, states each
+run's `fidelity`, splits by task and writes run logs, which `orchestra_graph.runlog.read.read_runs` reads;
+`output.provenance(run)` says where a run is from.
 
 A verdict gets into a run log when the run has ended, by a line of its own:
 

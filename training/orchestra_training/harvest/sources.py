@@ -1,0 +1,85 @@
+"""Sources by the names that the command line gives them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from orchestra_graph.errors import ConfigError
+from orchestra_training.harvest.logs import SUFFIXES, LogSource, logs_in
+from orchestra_training.harvest.source import Source
+
+LANGSMITH: Final = "langsmith:"
+POSTGRES: Final = ("postgresql://", "postgres://")
+SQLITE: Final = (".sqlite", ".sqlite3", ".db")
+PARQUET: Final = ".parquet"
+
+EXPECTED: Final = (
+    "a folder of run logs, *.jsonl, *.jsonl.zst, langsmith:PROJECT, *.parquet, *.sqlite, *.db, or postgresql://..."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which traces of a LangSmith project, and what judges them."""
+
+    filter: str | None = None
+    """In LangSmith's query language, for roots of traces."""
+    since: datetime | None = None
+    until: datetime | None = None
+    feedback: str | None = None
+    """Key of the feedback that says whether a task was solved."""
+
+
+def open_sources(names: Iterable[str], wanted: Wanted = Wanted()) -> list[Source]:
+    """The sources that the names stand for.
+
+    Args:
+        names: See `EXPECTED`; one may hold `*`.
+        wanted: Of LangSmith projects.
+
+    Raises:
+        ConfigError: A name is none of them, or there is nothing behind it.
+        MissingError: A library is not installed.
+    """
+    return [source for name in names for source in _open(name, wanted)]
+
+
+def _open(name: str, wanted: Wanted) -> list[Source]:
+    if name.startswith(LANGSMITH):
+        from orchestra_training.harvest.langsmith import LangSmithSource  # noqa: PLC0415  (its client takes long)
+
+        return [LangSmithSource(name.removeprefix(LANGSMITH), wanted)]
+    if name.startswith(POSTGRES):
+        from orchestra_training.harvest.checkpoints import PostgresSource  # noqa: PLC0415  (an extra)
+
+        return [PostgresSource(name)]
+    paths = sorted(map(Path, glob.glob(name))) if glob.has_magic(name) else [Path(name)]
+    if not paths or not all(path.exists() for path in paths):
+        raise ConfigError(f"--from {name}: no such file or folder; expected {EXPECTED}")
+    if all(path.suffix == PARQUET for path in paths):
+        return [_export(name, paths)]
+    return [source for path in paths for source in _of_path(path)]
+
+
+def _of_path(path: Path) -> list[Source]:
+    if path.is_dir():
+        exported = sorted(path.rglob(f"*{PARQUET}"))
+        return [_export(str(path), exported)] if exported else [*logs_in(path)]
+    if path.name.endswith(SUFFIXES):
+        return [LogSource(path)]
+    if path.suffix in SQLITE:
+        from orchestra_training.harvest.checkpoints import SqliteSource  # noqa: PLC0415  (an extra)
+
+        return [SqliteSource(path)]
+    raise ConfigError(f"--from {path}: not known what it holds; expected {EXPECTED}")
+
+
+def _export(name: str, paths: list[Path]) -> Source:
+    from orchestra_training.harvest.export import ExportSource  # noqa: PLC0415  (an extra)
+
+    return ExportSource(name, tuple(paths))
