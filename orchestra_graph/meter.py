@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, cast
 from uuid import UUID
@@ -103,7 +103,6 @@ class Meter(BaseCallbackHandler):
         self._own: Attempt | None = None
         self._requests: dict[UUID | str, Attempt] = {}
         self._count = 0
-        self._tokens: tuple[Token[Meter | None], Token[Meter | None]]
         self.outer = _current.get()
 
     @property
@@ -111,25 +110,9 @@ class Meter(BaseCallbackHandler):
         """Number of the try that comes after the ones made."""
         return self._try + 1
 
-    def attempt(self) -> Meter:
+    def attempt(self) -> _Try:
         """One try of a tool's call, to be entered: charged by itself, and for every model request made inside."""
-        return self
-
-    def __enter__(self) -> None:
-        key = self._next_key()
-        self._own = Attempt(key, self.spec.price, time.perf_counter())
-        if self.journal or self.outer:
-            self._tell(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
-        self._tokens = _current.set(self), _handler.set(self)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._close(error)
-        finally:
-            _current.reset(self._tokens[0])
-            _handler.reset(self._tokens[1])
+        return _Try(self)
 
     def request(self, tokens: int) -> _Request:
         """One request of the router to its own model, to be entered; hand the reply to what entering gives.
@@ -231,6 +214,12 @@ class Meter(BaseCallbackHandler):
             request.run_id = run_id
             self._requests[run_id] = request
 
+    def _open_try(self) -> None:
+        key = self._next_key()
+        self._own = Attempt(key, self.spec.price, time.perf_counter())
+        if self.journal or self.outer:
+            self._tell(key, self.tool, self.spec.price.dollars(calls=1, seconds=self.spec.limits.timeout))
+
     def _next_key(self) -> str:
         self._try += 1
         self._count = 0
@@ -314,10 +303,32 @@ class Meter(BaseCallbackHandler):
         return request.price.dollars(input_tokens=sent, output_tokens=wrote, calls=calls, seconds=seconds)
 
 
+class _Try:
+    """A try of a tool's call under way."""
+
+    __slots__ = ("_handling", "_meter", "_metering")
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        self._meter._open_try()
+        self._metering, self._handling = _current.set(self._meter), _handler.set(self._meter)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._meter._close(error)
+        finally:
+            _current.reset(self._metering)
+            _handler.reset(self._handling)
+
+
 class _Request:
     """A request of the router under way."""
 
-    __slots__ = ("_key", "_meter", "_token", "_tokens")
+    __slots__ = ("_key", "_meter", "_metering", "_tokens")
 
     def __init__(self, meter: Meter, tokens: int) -> None:
         self._meter = meter
@@ -328,7 +339,7 @@ class _Request:
         request = meter._open_request(meter._next_key() + ".0", meter.spec.model, self._tokens)
         self._key = request.key
         meter._requests[request.key] = request
-        self._token = _current.set(meter)
+        self._metering = _current.set(meter)
         return self._answered
 
     def _answered(self, reply: AIMessage) -> None:
@@ -341,4 +352,4 @@ class _Request:
             if error is not None:
                 self._meter._failed(self._key, error)
         finally:
-            _current.reset(self._token)
+            _current.reset(self._metering)

@@ -76,13 +76,14 @@ class Seat:
         first, self.charges = self._parts.made(self._run, self.call["id"])
         self._meter = self._parts.meter_for(self.name, self.line, self.call["id"], self._run, first)
         self._started = time.perf_counter()
-        self._meter.__enter__()
+        self._attempt = self._meter.attempt()
+        self._attempt.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._meter.__exit__(kind, error, trace)
+        self._attempt.__exit__(kind, error, trace)
         # What is beyond the deadline is the time that a cancelled call took to end.
         self.taken = min(
             time.perf_counter() - self._started + self._meter.shift,
