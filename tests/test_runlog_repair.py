@@ -261,12 +261,13 @@ def test_a_spool_that_was_made_and_never_written_is_dropped_after_a_while(path: 
     assert spools(path) == []
 
 
-def test_a_fork_journals_as_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_journals_as_itself(path: Path) -> None:
     log = RunLog(path)
     log.journal("parent", {"kind": "header"})
-    child = dead_process()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: child)
+    child = os.fork()
+    if child == 0:
         log.journal("child", {"kind": "header"})
+        os._exit(0)
+    os.waitpid(child, 0)
     report = repair(path)
     assert (report.running, report.folded) == (["parent"], ["child"])

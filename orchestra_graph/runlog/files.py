@@ -12,6 +12,8 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +40,29 @@ class Line:
     """Its text, or None for a frame that cannot be decompressed."""
 
 
-class Appender:
+class Forkable(ABC):
+    """Has files open that a forked process must not share with its parent: for both, their lock would be the same."""
+
+    def __init__(self) -> None:
+        _forkables.add(self)
+
+    @abstractmethod
+    def start_over(self) -> None:
+        """Let go of what the parent has open; called in a forked process before anything else."""
+
+
+_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def _start_over() -> None:
+    for forkable in list(_forkables):
+        forkable.start_over()
+
+
+os.register_at_fork(after_in_child=_start_over)
+
+
+class Appender(Forkable):
     """A file of records that any number of threads and processes append to; it stays open between records.
 
     A file that was moved, deleted or replaced since the last record is left; the next record goes where the path leads.
@@ -48,15 +72,21 @@ class Appender:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
         self._lock = threading.Lock()  # threads share the descriptor, so `flock` does not keep them apart
-        self._pid = os.getpid()
         self._compressor = _compressor()
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None
         """Device and inode of the open file."""
 
     def __del__(self) -> None:
+        self._close()
+
+    def start_over(self) -> None:
+        """Close the file; another thread of the parent may have held the lock, and used the compressor."""
+        self._lock = threading.Lock()
+        self._compressor = _compressor()
         self._close()
 
     def append(self, line: bytes) -> None:
@@ -68,10 +98,6 @@ class Appender:
         Raises:
             OSError: The record could not be written, or only a part of it.
         """
-        if self._pid != os.getpid():  # a fork: its parent's lock on the file would be its own
-            self._lock, self._pid = threading.Lock(), os.getpid()
-            self._compressor = _compressor()
-            self._close()
         with self._lock:
             packed = self._compressor.compress(line) if self.path.suffix == COMPRESSED else None
             descriptor = self._current()

@@ -28,7 +28,7 @@ from typing import Any
 from uuid import uuid4
 
 from orchestra_graph.runlog.encoding import dump, load
-from orchestra_graph.runlog.files import open_to_append, write_all
+from orchestra_graph.runlog.files import Forkable, open_to_append, write_all
 
 SPARE = ".spare"
 """Suffix of the names under which processes keep files for their next runs."""
@@ -60,7 +60,7 @@ def spool_folder(path: Path) -> Path:
     return Path(f"{path}.spool")
 
 
-class Spool:
+class Spool(Forkable):
     """The journals of the runs that have not ended.
 
     Args:
@@ -68,6 +68,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
         self._lock = threading.Lock()  # a thread may close the file of another one's run
         self._owner = this_process()
@@ -97,8 +98,6 @@ class Spool:
             OSError: It could not be written.
         """
         line = b"\n" + dump(record)
-        if self._owner["pid"] != os.getpid():
-            self._start_over()
         with self._lock:
             if hold and len(self._held) < _MOST_OPEN:
                 self._held[run_id] = self._held.get(run_id, b"") + line
@@ -124,8 +123,6 @@ class Spool:
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
-        if self._owner["pid"] != os.getpid():
-            self._start_over()
         with self._lock:
             self._held.pop(run_id, None)
             _unlink(_file(self.folder, run_id))
@@ -133,8 +130,8 @@ class Spool:
             if descriptor is not None:
                 self._recycle(descriptor)
 
-    def _start_over(self) -> None:
-        """In a forked process, let go of what the parent has open: a child's runs are its own."""
+    def start_over(self) -> None:
+        """Close all files and forget what was held for them: a child's runs are its own."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
         self._owner.update(this_process())
         self._spares.clear()
