@@ -92,9 +92,13 @@ def test_interrupt_cancels_the_coroutine_and_leaves_the_loop_usable() -> None:
     portal = Portal()
     # As Ctrl-C does it: to the main thread, which then leaves its wait.
     timer = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        portal.run(wait())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            portal.run(wait())
+    finally:
+        signal.signal(signal.SIGINT, handler)
     timer.join()
     assert cancelled.is_set()
     assert portal.run(loop_and_thread())[1] == threading.get_ident()
