@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +20,25 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, for example trainer.max_steps=10."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything but the weights, say what it would be, and stop.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a router by a recipe."""
     read = read_recipe(recipe, changes=changes or (), kind=kind)
     try:
-        from orchestra_training.trainers.run import run  # noqa: PLC0415  (torch and trl take seconds)
+        if dry_run:
+            from orchestra_training.trainers.dry_run import dry_run as check  # noqa: PLC0415  (torch takes seconds)
+
+            for line in check(read):
+                typer.echo(line)
+            return
+        from orchestra_training.trainers.launch import is_launched, launch  # noqa: PLC0415  (see above)
+        from orchestra_training.trainers.run import run  # noqa: PLC0415  (see above)
     except ImportError as error:
         raise MissingError(f"the package {error.name}", "pip install 'orchestra-graph[train]'") from error
+    if read.accelerate and not is_launched(os.environ):
+        launch(read, sys.argv)
     trained = run(read, resume=resume)
     typer.echo(f"{trained.model}: {trained.steps} steps")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import itertools
 import multiprocessing
 import signal
@@ -18,9 +19,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from orchestra_graph.errors import OrchestraError
-from orchestra_graph.routers.local import Engine, LocalRouter
+from orchestra_graph.routers.local import Engine
 from orchestra_graph.runlog.record import Policy, Trajectory
+from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.vllm import ChatVLLM
+from orchestra_training.rollout.calling import CallingRouter
 from orchestra_training.rollout.run import Actor, Rollouts
 from orchestra_training.rollout.task import find_protocol, find_tasks
 
@@ -58,7 +61,10 @@ class Outfit:
     """JSON of a `tokenizers.Tokenizer`."""
     chat_template: str = ""
     base_url: str | None = None
-    """A vLLM server that decides in place of the trainer's model."""
+    """A vLLM server that decides in place of the trainer's model. It must sample from, and tell the logprobs of, the
+    plain distribution, as one that `orchestra serve` started does."""
+    model: str = ""
+    """What that server calls the model."""
 
     def rollouts(self) -> Rollouts:
         """Where rollouts come from."""
@@ -71,12 +77,21 @@ class Outfit:
         policy = Policy(name=self.name)
         if self.base_url is not None:
             chat = ChatVLLM(
-                model=self.name, base_url=self.base_url, temperature=1.0, top_p=1.0, max_tokens=self.max_tokens
+                model=self.model,
+                base_url=self.base_url,
+                temperature=1.0,
+                max_tokens=self.max_tokens,
+                served=Served(
+                    tokenizer=self.model,
+                    template_hash=hashlib.sha256(self.chat_template.encode()).hexdigest(),
+                    logprobs_mode="processed_logprobs",
+                    sampling=dict(VLLM_SAMPLING),
+                ),
             )
             return Actor(router=chat, protocol=protocol, policy=policy, max_malformed=self.max_malformed)
         from tokenizers import Tokenizer  # noqa: PLC0415  (an extra)
 
-        router = LocalRouter(
+        router = CallingRouter(
             engine=engine,
             tokenizer=Tokenizer.from_str(self.tokenizer),
             chat_template=self.chat_template,

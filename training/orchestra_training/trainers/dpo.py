@@ -25,7 +25,7 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
     """
     return _AsWritten(
         model=load_model(recipe, weights=weights),
-        args=trainer_config(recipe, DPOConfig, defaults={"max_length": None}),
+        args=trainer_config(recipe, DPOConfig, defaults={"max_length": None}, weights=weights),
         train_dataset=read_data(recipe, ("prompt_ids", "chosen_ids", "rejected_ids")),
         processing_class=load_tokenizer(recipe),
         peft_config=lora_config(recipe.lora),

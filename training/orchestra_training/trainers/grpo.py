@@ -13,8 +13,10 @@ from trl import GRPOConfig
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
+from orchestra_training.engine import TorchEngine
 from orchestra_training.groups import Reward
 from orchestra_training.reward import guarded, paper
+from orchestra_training.rollout.colocated import ColocatedEngine
 from orchestra_training.rollout.kept import KeptEngine
 from orchestra_training.rollout.workers import Outfit, Workers
 from orchestra_training.trainers.models import (
@@ -36,23 +38,28 @@ FIXED: Final[dict[str, Any]] = {
     "gradient_accumulation_steps": 1,
     "temperature": 1.0,
     "remove_unused_columns": False,
+    "vllm_importance_sampling_correction": False,
 }
 """What the weights of the rows and the passes rely on."""
 
 
-def policy_config(recipe: Recipe, size: int) -> GRPOConfig:
+def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
     """TRL's configuration of a policy gradient trainer: clipped at 0.2 and 0.28 unless the recipe says otherwise.
 
     Args:
         recipe: The recipe.
-        size: Rollouts of a group.
+        weights: Whether the model has values, or only shapes.
 
     Raises:
         ConfigError: The recipe's `[trainer]` does not fit.
     """
     clip = {"epsilon": 0.2, "epsilon_high": 0.28}
-    batch = {"per_device_train_batch_size": size, "num_generations": size}
-    config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=clip, **FIXED, **batch)
+    batch = {
+        "per_device_train_batch_size": recipe.rollout.size,
+        "num_generations": recipe.rollout.size,
+        "max_completion_length": recipe.rollout.max_tokens,
+    }
+    config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=clip, weights=weights, **FIXED, **batch)
     if config.max_steps < 1:
         raise recipe.error(("trainer", "max_steps"), f" = {config.max_steps}; expected the number of steps")
     if config.save_strategy == "steps" and config.save_steps % config.num_iterations:
@@ -83,13 +90,13 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
     Raises:
         ConfigError: Something does not fit together.
     """
-    args = policy_config(recipe, recipe.rollout.size)
+    args = policy_config(recipe, weights=weights)
     tokenizer = load_tokenizer(recipe)
     model = load_model(recipe, weights=weights)
     processes = args.world_size
     if recipe.rollout.tasks < processes:
         raise recipe.error(("rollout", "tasks"), f" = {recipe.rollout.tasks}; expected one a process, {processes}")
-    engine = _engine(recipe, model, tokenizer)
+    engine = _engine(recipe, args, model, tokenizer) if weights else None
     outfit = _outfit(recipe, tokenizer)
     workers = Workers(outfit, engine, recipe.rollout.workers) if recipe.rollout.workers else None
     draw = Online(
@@ -101,7 +108,7 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
         reward=REWARDS[recipe.reward.kind],
         log=None if recipe.rollout.log is None else Appender(recipe.rollout.log),
     )
-    return PolicyTrainer(
+    trainer = PolicyTrainer(
         model,
         args,
         draw,
@@ -110,13 +117,22 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
         callbacks=[StopWhenFiltered(recipe.stop), *([] if workers is None else [CloseAtEnd(workers)])],
         peft_config=lora_config(recipe.lora),
     )
+    if isinstance(engine, ColocatedEngine):
+        engine.generation = trainer.vllm_generation
+    return trainer
 
 
-def _engine(recipe: Recipe, model: Any, tokenizer: Any) -> KeptEngine | None:
-    """The trainer's model as it computes replies, unless a server does."""
+def _engine(recipe: Recipe, args: GRPOConfig, model: Any, tokenizer: Any) -> TorchEngine | None:
+    """What computes replies in this process; None where a server does."""
     if recipe.rollout.base_url is not None:
         return None
-    return KeptEngine(model, pad=tokenizer.pad_token_id, ends=ends_of(model, tokenizer), seed=recipe.seed)
+    options = {"pad": tokenizer.pad_token_id, "ends": ends_of(model, tokenizer), "seed": recipe.seed}
+    if not args.use_vllm:
+        return KeptEngine(model, **options)
+    if args.vllm_mode != "colocate" or args.world_size > 1:
+        fix = 'with several processes name a server: rollout.base_url and trainer.vllm_mode = "server"'
+        raise recipe.error(("trainer", "vllm_mode"), f' = "{args.vllm_mode}" in {args.world_size} processes; {fix}')
+    return ColocatedEngine(model, **options)
 
 
 def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
@@ -134,16 +150,17 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         chat_template=tokenizer.chat_template,
         base_url=table.base_url,
+        model=table.model or recipe.model.path,
     )
 
 
-def _rolling(outfit: Outfit, engine: KeptEngine | None, workers: Workers | None, iterations: int) -> Roll:
+def _rolling(outfit: Outfit, engine: TorchEngine | None, workers: Workers | None, iterations: int) -> Roll:
     """Carries out the rollouts of a batch, here or in worker processes."""
     actor, rollouts = outfit.actor(engine), outfit.rollouts()
 
     async def roll(number: int, indexes: Sequence[int]) -> list[Trajectory]:
         policy = Policy(name=outfit.name, step=number * iterations)
-        if engine is not None:
+        if isinstance(engine, KeptEngine):
             engine.weights_changed()
         if workers is not None:
             return await workers.batch(policy, number, indexes)

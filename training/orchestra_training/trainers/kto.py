@@ -33,7 +33,7 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
     data = read_data(recipe, ("prompt_ids", "completion_ids", "label")).shuffle(seed=recipe.seed)
     return _AsWritten(
         model=load_model(recipe, weights=weights),
-        args=trainer_config(recipe, KTOConfig, defaults={"max_length": None}),
+        args=trainer_config(recipe, KTOConfig, defaults={"max_length": None}, weights=weights),
         train_dataset=data,
         processing_class=load_tokenizer(recipe),
         peft_config=lora_config(recipe.lora),

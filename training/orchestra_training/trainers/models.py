@@ -64,13 +64,16 @@ def lora_config(table: LoraTable | None) -> Any:
     )
 
 
-def trainer_config(recipe: Recipe, config: type, *, defaults: Mapping[str, Any] | None = None, **fixed: Any) -> Any:
+def trainer_config(
+    recipe: Recipe, config: type, *, defaults: Mapping[str, Any] | None = None, weights: bool = True, **fixed: Any
+) -> Any:
     """TRL's configuration: our defaults, the recipe's `[trainer]`, and what the kind of trainer fixes.
 
     Args:
         recipe: The recipe.
         config: Class of the configuration.
         defaults: Of this kind of trainer.
+        weights: Whether the model has values, or only shapes.
         **fixed: Values that the recipe cannot change.
 
     Raises:
@@ -84,6 +87,10 @@ def trainer_config(recipe: Recipe, config: type, *, defaults: Mapping[str, Any] 
             near = difflib.get_close_matches(name, known, n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise recipe.error(("trainer", name), f": no field of TRL's {config.__name__}{hint}")
+    if not weights:  # tensors without values cannot be moved
+        config = dataclasses.dataclass(
+            type(config.__name__, (config,), {"place_model_on_device": property(lambda self: False)})
+        )
     usual: dict[str, Any] = {
         "report_to": ["trackio"],
         "project": "orchestra",

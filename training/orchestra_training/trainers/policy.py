@@ -131,6 +131,8 @@ class PolicyTrainer(GRPOTrainer):
         return self.accelerator.no_sync(model) if waits else nullcontext()
 
     def _next_passes(self, number: int) -> list[Pass]:
+        if self.use_vllm:
+            self.vllm_generation.sync_weights()
         batch, figures = self._draw(number)
         pieces = list(_pieces(batch.rows, self._tokens_per_pass))
         everyone = gather_object([(batch.trajectories, len(pieces), dict(figures))])

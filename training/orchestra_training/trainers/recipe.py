@@ -84,7 +84,10 @@ class RolloutTable(_Table):
     max_malformed: Positive = 1
     """Malformed replies in a row that end a rollout."""
     base_url: str | None = None
-    """A vLLM server that decides; without one the trainer's own weights do, in process."""
+    """A vLLM server that decides; without one the trainer's own weights do, in process. With `use_vllm = true` in
+    `[trainer]` it is given the weights before each batch."""
+    model: str | None = None
+    """What that server calls the model; by default the model's path."""
     log: Path | None = None
     """Run log that keeps the rollouts."""
 
@@ -132,6 +135,8 @@ class Recipe(_Table):
     """Tokens of one forward and backward pass of `grpo` and `replay`, padding among them."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """TRL's configuration of this kind of trainer, by its own names."""
+    accelerate: dict[str, Any] = Field(default_factory=dict)
+    """Accelerate's configuration, by its own names: how several processes train together. Empty for one process."""
     _source: str = PrivateAttr(default="recipe")
     _lines: KeyLines | None = PrivateAttr(default=None)
 

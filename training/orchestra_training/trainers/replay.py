@@ -80,7 +80,7 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
     Raises:
         ConfigError: Something does not fit together.
     """
-    args = policy_config(recipe, recipe.rollout.size)
+    args = policy_config(recipe, weights=weights)
     process = (args.process_index, args.world_size)
     draw = Replay(read_data(recipe, COLUMNS), tasks=recipe.rollout.tasks, seed=recipe.seed, process=process)
     return PolicyTrainer(

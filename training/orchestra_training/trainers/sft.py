@@ -20,7 +20,7 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
     defaults = {"max_length": None, "train_sampling_strategy": "group_by_length"}
     return SFTTrainer(
         model=load_model(recipe, weights=weights),
-        args=trainer_config(recipe, SFTConfig, defaults=defaults),
+        args=trainer_config(recipe, SFTConfig, defaults=defaults, weights=weights),
         train_dataset=read_data(recipe, ("input_ids", "labels")),
         processing_class=load_tokenizer(recipe),
         peft_config=lora_config(recipe.lora),

@@ -1,0 +1,125 @@
+"""Each recipe that ships is whole: a dry run builds everything but the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestra_training.trainers.recipe import read_recipe
+from typer.testing import CliRunner
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.serving import tiny
+from tests.training.coin import make_coin
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "training" / "recipes").glob("*.toml"))
+TOKENIZER = ROOT / "tests" / "data" / "tokenizer" / "tokenizer.json"
+
+# TRL asks transformers by the old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+ROW: dict[str, Any] = {
+    "input_ids": [5, 6, 7],
+    "labels": [-100, -100, 7],
+    "prompt_ids": [5, 6],
+    "completion_ids": [7],
+    "chosen_ids": [7],
+    "rejected_ids": [8],
+    "label": True,
+    "mask": [1],
+    "logprobs": [-0.5],
+    "advantage": 1.0,
+    "policy_tokens": 1,
+    "reward": 1.0,
+    "run_id": "r",
+    "group": "g",
+    "turns": ["t"],
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Configurations and tokenizers: of Qwen3-8B's shape, and of a tiny router."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.make(folder / "8b", TOKENIZER, shape="8b")
+    make_coin(folder / "coin")
+    return {"qwen3": folder / "8b", "tiny": folder / "coin"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from datasets import Dataset  # noqa: PLC0415  (takes seconds)
+
+    folder = tmp_path_factory.mktemp("data")
+    Dataset.from_list([ROW] * 8).to_parquet(folder / "train.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_opens_with_its_command(path: Path) -> None:
+    kind = read_recipe(path).kind
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# orchestra train {kind} --recipe training/recipes/{path.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_dry_run_builds_everything_but_the_weights(
+    path: Path, models: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestra_training.trainers.dry_run import dry_run  # noqa: PLC0415  (imports torch)
+
+    monkeypatch.chdir(tmp_path)
+    changes = [f"model.path={models[path.stem.partition('_')[0]]}", "trainer.report_to=none"]
+    recipe = read_recipe(path)
+    if recipe.data is not None:
+        changes.append(f"data.path={data}")
+    told = "\n".join(dry_run(read_recipe(path, changes=changes)))
+    assert "parameters" in told
+    if path.stem.startswith("qwen3"):
+        assert "8,190,735,360" in told or ("trained" in told and recipe.lora is not None)
+    if recipe.accelerate:
+        assert f"accelerate: {recipe.accelerate['num_processes']} processes" in told
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "trainer.learning_rat=1",
+            'line 23: trainer.learning_rat: no field of TRL.s GRPOConfig; did you mean "learning_r',
+        ),
+        ("trainer.beta=0.1", "trainer.beta: set by the grpo trainer itself"),
+        ("trainer.max_steps=0", "trainer.max_steps = 0; expected the number of steps"),
+        ("trainer.num_iterations=4", "trainer.save_steps = 10; expected a multiple of num_iterations = 4"),
+        ("rollout.protocol=nothing:Here", "No module named 'nothing'"),
+        ("accelerate.fsdp=3", "accelerate: "),
+        ("trainer.vllm_mode=colocate", 'trainer.vllm_mode = "colocate"; rollout.base_url names the server'),
+    ],
+)
+def test_what_does_not_fit_is_told(change: str, told: str, models: dict[str, Path], tmp_path: Path) -> None:
+    from orchestra_training.trainers.dry_run import dry_run  # noqa: PLC0415  (imports torch)
+
+    path = ROOT / "training" / "recipes" / "qwen3_8b_8gpu.toml"
+    changes = [f"model.path={models['qwen3']}", "trainer.report_to=none", f"output={tmp_path}", change]
+    with pytest.raises(ConfigError, match=told):
+        list(dry_run(read_recipe(path, changes=changes)))
+
+
+@pytest.mark.slow
+def test_the_command_tells_what_a_training_would_be(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestra_graph.cli import app  # noqa: PLC0415
+
+    monkeypatch.chdir(tmp_path)
+    recipe = ROOT / "training" / "recipes" / "qwen3_8b_1gpu.toml"
+    changes = ["--set", f"model.path={models['qwen3']}", "--set", "trainer.report_to=none"]
+    done = CliRunner().invoke(app, ["train", "grpo", "--recipe", str(recipe), "--dry-run", *changes])
+    assert done.exit_code == 0, done.output
+    assert "rollouts: 8 tasks x 8 a step, protocol conversation" in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,34 @@
+"""`ColocatedEngine`: vLLM inside the trainer's process, on the same device, as the engine of a `LocalRouter`.
+
+TRL starts it and gives it the trainer's weights before each batch of rollouts; see `use_vllm` and `vllm_mode` of
+`trl.GRPOConfig`. For one process: a request is computed in a thread, which knows no device but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestra_training.engine import Reply, TorchEngine
+
+
+class ColocatedEngine(TorchEngine):
+    """Takes the place of the model's own forward pass.
+
+    Args:
+        model: The trainer's model, for its device.
+        pad: Not used.
+    """
+
+    generation: Any = None
+    """The trainer's `vllm_generation`, once it is there."""
+
+    def _continue(self, batch: Sequence[Any]) -> list[Reply]:
+        """Replies as long as TRL's `max_completion_length`, at its temperature: those of the recipe."""
+        self.batches += 1
+        prompts = [list(request.prompt) for request in batch]
+        _, written, logprobs, _ = self.generation.generate(prompts=prompts, images=None, num_generations=1)
+        return [
+            (list(tokens[: request.max_tokens]), [told[0] for told in scores[: request.max_tokens]])
+            for request, tokens, scores in zip(batch, written, logprobs, strict=True)
+        ]
