@@ -81,7 +81,7 @@ def test_the_same_data_gives_the_same_file(tmp_path: Path) -> None:
 
 def test_a_run_holds_what_a_person_asks_about_a_turn() -> None:
     table = RunTable()
-    table.add(a_run(), router="rules", condition="prices")
+    table.add(a_run(), experts={"small": "math", "large": "large"}, router="rules", condition="prices")
     data = table.to_json()
     texts, (run,) = data["texts"], data["runs"]
     assert (texts[run["router"]], texts[run["condition"]], run["solved"]) == ("rules", "prices", True)
@@ -91,7 +91,8 @@ def test_a_run_holds_what_a_person_asks_about_a_turn() -> None:
     assert (texts[call["tool"]], call["dollars"], call["seconds"], call["ends"]) == ("small", 0.005, 2.0, True)
     assert (texts[call["result"]], texts[call["args"]]) == (HOSTILE, "q: 1")
     options = [data["tools"][place] for place in data["catalogs"][run["catalog"]]]
-    assert [(texts[tool[0]], tool[2], tool[7]) for tool in options] == [("small", 1.0, 1), ("large", 0.0, 0)]
+    shown = [(texts[tool[0]], tool[2], tool[7], texts[tool[8]]) for tool in options]
+    assert shown == [("small", 1.0, 1, "math"), ("large", 0.0, 0, "")]
 
 
 def test_what_runs_share_is_kept_once() -> None:

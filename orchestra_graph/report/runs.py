@@ -5,7 +5,7 @@ Texts, tool lines and catalogs are kept once each and named by their places, sin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,18 +25,19 @@ class RunTable:
 
     texts: list[str] = field(default_factory=list)
     tools: list[list[Any]] = field(default_factory=list)
-    """Name, description, dollars per million tokens in and out, per call, per second, seconds, terminal."""
+    """Name, description, dollars per million tokens in and out, per call, per second, seconds, terminal, expert."""
     catalogs: list[list[int]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     _text_places: dict[str, int] = field(default_factory=dict)
     _tool_places: dict[tuple[Any, ...], int] = field(default_factory=dict)
     _catalog_places: dict[tuple[int, ...], int] = field(default_factory=dict)
 
-    def add(self, run: Trajectory, **labels: str) -> None:
+    def add(self, run: Trajectory, *, experts: Mapping[str, str] | None = None, **labels: str) -> None:
         """Add a run.
 
         Args:
             run: As the log has it.
+            experts: Who is behind a name of the catalog, where names say nothing.
             **labels: What it is found by, for example its router and condition.
         """
         solved = None if run.verdict is None or run.verdict.outcome is None else run.verdict.outcome >= 1
@@ -49,7 +50,7 @@ class RunTable:
                 "answer": self._text(run.answer or ""),
                 "wish": self._text(run.preferences.text),
                 "stopped": run.stopped_by,
-                "catalog": None if run.catalog is None else self._catalog(run.catalog),
+                "catalog": None if run.catalog is None else self._catalog(run.catalog, experts or {}),
                 "turns": [self._turn(turn) for turn in run.turns],
             }
         )
@@ -88,15 +89,15 @@ class RunTable:
     def _text(self, text: str) -> int:
         return _place(self.texts, self._text_places, cut(text, _TEXT_SHOWN))
 
-    def _catalog(self, catalog: Catalog) -> int:
-        lines = tuple(self._tool(spec) for spec in catalog.tools.values())
+    def _catalog(self, catalog: Catalog, experts: Mapping[str, str]) -> int:
+        lines = tuple(self._tool(spec, experts.get(spec.name, "")) for spec in catalog.tools.values())
         place = self._catalog_places.get(lines)
         if place is None:
             place = self._catalog_places[lines] = len(self.catalogs)
             self.catalogs.append(list(lines))
         return place
 
-    def _tool(self, spec: ToolSpec) -> int:
+    def _tool(self, spec: ToolSpec, expert: str) -> int:
         price = spec.price
         line = (
             self._text(spec.name),
@@ -107,6 +108,7 @@ class RunTable:
             price.per_second,
             spec.latency.p50,
             int(spec.terminal),
+            self._text("" if expert == spec.name else expert),
         )
         place = self._tool_places.get(line)
         if place is None:

@@ -167,6 +167,16 @@ def test_runs_are_found_and_their_turns_opened(page: Page) -> None:
     expect(page.locator(".run")).to_have_count(0)
 
 
+def test_drawn_names_tell_who_is_behind_them(page: Page) -> None:
+    page.get_by_role("tab", name="unseen").click()
+    page.fill("#search", "large")
+    page.select_option("#filter-router", "fixed:large")
+    page.locator(".runrow").first.click()
+    expect(page.locator(".turn summary .tag").first).to_have_text("large")
+    page.locator(".turn summary").first.click()
+    expect(page.locator(".options tr.chosen small")).to_have_text("large")
+
+
 def test_the_outcome_filter_agrees_with_the_figures(page: Page) -> None:
     page.select_option("#filter-router", "fixed:large")
     page.select_option("#filter-outcome", "solved")

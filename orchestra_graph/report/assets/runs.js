@@ -15,14 +15,16 @@ function runsCard(data, start) {
   const found = make("span", { id: "count", role: "status" });
   const list = make("ul", { class: "runlist", id: "runlist" });
   const more = make("button", { type: "button", class: "more", hidden: true }, "Show more");
-  let hits = [], shown = 0;
+  let hits = [], shown = 0, applied = "";
 
-  const words = (run) => (run.words ??= [run.question, run.answer, run.wish, run.kind, ...run.turns.flatMap((turn) => turn.calls.map((call) => call.tool))].map((place) => texts[place]).join("\n").toLowerCase());
+  const words = (run) => (run.words ??= [run.question, run.answer, run.wish, run.kind, ...run.turns.flatMap((turn) => turn.calls.map((call) => call.tool))].map((place) => texts[place]).concat(run.turns.flatMap((turn) => turn.calls.map((call) => expert(call.tool, run, data)))).join("\n").toLowerCase());
   const fits = (run) =>
     (!router.value || texts[run.router] === router.value) && (!condition.value || texts[run.condition] === condition.value) &&
     (!kind.value || texts[run.kind] === kind.value) && (!outcome.value || run.solved === (outcome.value === "solved")) &&
     (!search.value || search.value.toLowerCase().split(/\s+/).every((word) => words(run).includes(word)));
+  const wanted = () => [search, router, condition, kind, outcome].map((input) => input.value).join("\n");
   function apply() {
+    applied = wanted();
     hits = runs.filter(fits);
     shown = 0;
     list.replaceChildren();
@@ -37,7 +39,7 @@ function runsCard(data, start) {
   }
   more.addEventListener("click", next);
   let timer = 0;
-  search.addEventListener("input", () => (clearTimeout(timer), (timer = setTimeout(apply, 120))));
+  search.addEventListener("input", () => (clearTimeout(timer), (timer = setTimeout(() => wanted() !== applied && apply(), 120))));
   for (const input of [router, condition, kind, outcome]) input.addEventListener("change", apply);
 
   const made = card("Runs", "Open a run, then a turn: what the router could choose from, what it chose and why, what came back, and the bill.", { id: "runs" });
@@ -48,6 +50,11 @@ function runsCard(data, start) {
   return made;
 }
 
+// Who is behind a name, where names are drawn.
+function expert(place, run, data) {
+  const tool = run.catalog === null ? undefined : data.catalogs[run.catalog].map((line) => data.tools[line]).find((line) => line[0] === place);
+  return tool ? data.texts[tool[8]] : "";
+}
 const total = (run, name) => run.turns.reduce((sum, turn) => sum + turn[name] + (name === "dollars" ? turn.calls.reduce((all, call) => all + call.dollars, 0) : Math.max(0, ...turn.calls.map((call) => call.seconds))), 0);
 const sign = (solved) => (solved === null ? make("span", { class: "unknown", title: "not judged" }, "?") : solved ? make("span", { class: "ok", title: "solved" }, "✓") : make("span", { class: "no", title: "not solved" }, "✗"));
 
@@ -79,7 +86,7 @@ function turnDetails(turn, number, run, data) {
   const { texts } = data, names = turn.calls.map((call) => texts[call.tool]);
   const paid = turn.dollars + turn.calls.reduce((sum, call) => sum + call.dollars, 0);
   const took = turn.seconds + Math.max(0, ...turn.calls.map((call) => call.seconds));
-  const details = make("details", { class: "turn" }, make("summary", {}, make("span", { class: "muted" }, `turn ${number + 1}`), make("span", { class: "choice" }, names.join(", ") || "no call"),
+  const details = make("details", { class: "turn" }, make("summary", {}, make("span", { class: "muted" }, `turn ${number + 1}`), make("span", { class: "choice" }, names.join(", ") || "no call"), turn.calls.map((call) => expert(call.tool, run, data)).filter(Boolean).map((name) => make("span", { class: "tag" }, name)),
     turn.by ? make("span", { class: "tag" }, `by ${turn.by}`) : null, turn.problem !== undefined ? make("span", { class: "tag bad" }, "malformed") : null,
     turn.calls.some((call) => call.error) ? make("span", { class: "tag bad" }, "failed") : turn.calls.some((call) => call.ends) ? make("span", { class: "tag good" }, "answered") : null,
     make("span", { class: "cost" }, `${money(paid)} · ${seconds(took)}`)));
@@ -104,7 +111,7 @@ function optionsTable(data, run, chosen) {
   const { texts, tools, catalogs } = data;
   const price = ([, , input, output, call, second]) => [input || output ? `${money(input)} / ${money(output)} per million` : "", call ? `${money(call)} a call` : "", second ? `${money(second)} a second` : ""].filter(Boolean).join(" + ") || "free";
   const rows = catalogs[run.catalog].map((place) => tools[place]).map((tool) => make("tr", { class: chosen.includes(texts[tool[0]]) ? "chosen" : null },
-    make("td", {}, texts[tool[0]]), make("td", { class: "what" }, texts[tool[1]]), make("td", {}, price(tool)), make("td", {}, seconds(tool[6])), make("td", {}, tool[7] ? "ends" : "goes on")));
+    make("td", {}, texts[tool[0]], texts[tool[8]] ? make("small", {}, texts[tool[8]]) : null), make("td", { class: "what" }, texts[tool[1]]), make("td", {}, price(tool)), make("td", {}, seconds(tool[6])), make("td", {}, tool[7] ? "ends" : "goes on")));
   const head = make("tr", {}, make("th", { scope: "col" }, "tool"), make("th", { scope: "col", style: "text-align:left" }, "what it says of itself"), make("th", { scope: "col" }, "price (tokens in / out)"), make("th", { scope: "col" }, "latency"), make("th", { scope: "col" }, ""));
   return make("div", { class: "scroll" }, make("table", { class: "options" }, make("thead", {}, head), make("tbody", {}, rows)));
 }

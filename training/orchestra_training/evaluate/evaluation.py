@@ -161,8 +161,9 @@ def run_table(wanted: Evaluation, *, most: int) -> dict[str, Any]:
         runs.setdefault(plan.key(run), run)
     table = RunTable()
     for key in sorted(runs, key=lambda key: (order[key.condition], key.place)):
-        kind = plan.example(key).kind
-        table.add(runs[key], router=key.router, condition=key.condition, kind=kind)
+        example = plan.example(key)
+        labels = {"router": key.router, "condition": key.condition, "kind": example.kind}
+        table.add(runs[key], experts=example.identity, **labels)
     return table.to_json()
 
 
