@@ -2,14 +2,15 @@
 
     python tests/benchmarks/evaluation.py [tasks] [processes]
 
-Prints runs a second of the baselines, by condition and number of processes, the ratio to one process, and the share of
-the time that starting the processes takes. On a machine with fewer free cores than processes the ratio says how many
-were free.
+Prints runs a second of the baselines, by condition and number of processes, the ratio to one process, and runs a second
+of computing, in all processes together: what a core that has nothing else to do would reach. On a machine with fewer
+free cores than processes the ratio only says how many were free; starting a process takes two seconds of computing.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -21,8 +22,14 @@ from orchestra_training.evaluate.evaluation import Evaluation, Outcome, carry_ou
 from orchestra_training.evaluate.routers import BASELINES, parse_router
 
 
-def played(name: str, tasks: int, workers: int) -> tuple[Outcome, float]:
-    """An evaluation from an empty log, and its seconds."""
+def computed() -> float:
+    """Seconds of computing so far, in this process and in those that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def played(name: str, tasks: int, workers: int) -> tuple[Outcome, float, float]:
+    """An evaluation from an empty log, its seconds, and its seconds of computing."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Evaluation(
             routers=list(map(parse_router, BASELINES)),
@@ -30,9 +37,9 @@ def played(name: str, tasks: int, workers: int) -> tuple[Outcome, float]:
             log=Path(folder) / "runs.jsonl",
             workers=workers,
         )
-        started = time.perf_counter()
+        started, before = time.perf_counter(), computed()
         outcome = carry_out(wanted)
-        return outcome, time.perf_counter() - started
+        return outcome, time.perf_counter() - started, computed() - before
 
 
 def main() -> None:
@@ -44,10 +51,11 @@ def main() -> None:
     for name in ("in-distribution", "unseen"):
         alone = 0.0
         for workers in sorted({1, 2, most}):
-            outcome, seconds = played(name, tasks, workers)
+            outcome, seconds, used = played(name, tasks, workers)
             rate = len(outcome.runs) / seconds
             alone = alone or rate
-            print(f"{name:16} {workers:2} processes {rate:7.1f} runs/s  {rate / alone:5.2f}x of one")
+            told = f"{rate / alone:5.2f}x of one  {len(outcome.runs) / used:5.1f} runs/CPU s"
+            print(f"{name:16} {workers:2} processes {rate:7.1f} runs/s  {told}")
             started = time.perf_counter()
             outcome.tables(against="rules", draws=2000)
             print(f"{'':16} tables {time.perf_counter() - started:.2f} s for {len(outcome.runs):,} runs")
