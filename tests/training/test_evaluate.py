@@ -134,6 +134,10 @@ def test_figures(tmp_path: Path) -> None:
         fixed["dollars"]["value"] / found["routers"]["rules"]["dollars"]["value"]
     )
     assert difference["difference"]["low"] > 0
+    assert found["pairs"]["fixed:large"]["rules"]["dollars"] == difference
+    back = found["pairs"]["rules"]["fixed:large"]
+    assert back["dollars"]["difference"]["high"] == pytest.approx(-difference["difference"]["low"])
+    assert back["kinds"].keys() == fixed["kinds"].keys()
 
 
 def test_wishes_are_held_against_the_same_tasks_without_them(tmp_path: Path) -> None:

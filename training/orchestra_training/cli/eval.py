@@ -208,7 +208,13 @@ def _write_page(
     from orchestra_training.evaluate.evaluation import run_table  # noqa: PLC0415  (needs NumPy, 100 ms)
 
     runs = run_table(wanted, most=most)
-    write_page(path, title="Routers side by side", result=result, runs=runs, curves=trained)
+    # A page compares with one router; all pairs would be most of it.
+    conditions = {
+        name: {key: part for key, part in figures.items() if key != "pairs"}
+        for name, figures in result["conditions"].items()
+    }
+    shown = {**result, "conditions": conditions}
+    write_page(path, title="Routers side by side", result=shown, runs=runs, curves=trained)
 
 
 class _Told:

@@ -65,8 +65,8 @@ def condition(
         aside: Routers that know what no router can; the frontier is without them.
 
     Returns:
-        JSON: `routers` by name, `frontier` by quality, `differences` of each router from `against`, and `wishes`: what
-        each wish changes on the same tasks.
+        JSON: `routers` by name, `frontier` by quality, `differences` of each router from `against`, `pairs` of each
+        router and each other one, and `wishes`: what each wish changes on the same tasks.
 
     Raises:
         ConfigError: A router lacks runs that another one has.
@@ -90,7 +90,18 @@ def condition(
         }
         for name, of in runs.items()
     }
-    found: dict[str, Any] = {"units": units, "routers": routers, "frontier": _frontiers(routers, aside)}
+    pairs = {
+        name: {
+            other: {
+                **whole.compared(name, other),
+                "kinds": {kind: part.compared(name, other, ["success"]) for kind, part in parts.items()},
+            }
+            for other in runs
+            if other != name
+        }
+        for name in runs
+    }
+    found: dict[str, Any] = {"units": units, "routers": routers, "pairs": pairs, "frontier": _frontiers(routers, aside)}
     if set(aside) & set(runs):
         found["aside"] = sorted(set(aside) & set(runs))
     if against in runs and against is not None:
@@ -150,8 +161,8 @@ class _Figures:
     def draws(self, name: str) -> Mapping[str, Draws]:
         return self._drawn[name]
 
-    def compared(self, name: str, other: str) -> dict[str, Any]:
-        return _compare(self._drawn[name], self._drawn[other])
+    def compared(self, name: str, other: str, metrics: Sequence[str] = COMPARED) -> dict[str, Any]:
+        return _compare(self._drawn[name], self._drawn[other], metrics)
 
 
 def _twin(kind: str, twin: str) -> str | None:
@@ -169,13 +180,13 @@ def _wishes(parts: Mapping[str, _Figures], twins: Sequence[tuple[str, str, str]]
     return found
 
 
-def _compare(one: Mapping[str, Draws], other: Mapping[str, Draws]) -> dict[str, Any]:
+def _compare(one: Mapping[str, Draws], other: Mapping[str, Draws], metrics: Sequence[str] = COMPARED) -> dict[str, Any]:
     return {
         metric: {
             "difference": (one[metric] - other[metric]).estimate.to_json(),
             "ratio": (one[metric] / other[metric]).estimate.to_json(),
         }
-        for metric in COMPARED
+        for metric in metrics
         if metric in one and metric in other
     }
 
