@@ -16,7 +16,7 @@ from orchestra_training.batch import make_best
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
-from orchestra_training.trainers.recipe import read_recipe
+from orchestra_training.trainers.recipe import StopTable, read_recipe
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import read_runs
@@ -91,8 +91,10 @@ def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
 
     done = run(read_recipe(written(tmp_path, model, "grpo"), kind="grpo"))
     assert done.steps == 2
-    for name in ("reward", "reward/cost", "success", "dollars", "malformed", "filtered/groups", "seconds/generation"):
+    for name in ("reward", "reward/cost", "success", "dollars", "malformed", "filtered/groups"):
         assert name in done.figures, name
+    for part in ("generation", "tools", "reward", "update"):
+        assert done.figures[f"seconds/{part}"] >= 0, part
     assert moved(model, done.model) > 0
     runs = list(read_runs(tmp_path / "runs.jsonl"))
     assert [run.policy and run.policy.step for run in runs] == [0] * 12 + [1] * 12
@@ -179,6 +181,17 @@ def test_scores_of_completions_are_those_of_trl(online: Step, model: Path, monke
 
     monkeypatch.setattr(policy, "_SMALL", 0)
     assert distance(gradient(replayed(online, model)), online.gradient) <= EXACT
+
+
+@pytest.mark.parametrize(("shares", "stops"), [([0.9, 0.9, 0.9], True), ([0.9, 0.5, 0.9], False), ([1.0, 1.0], False)])
+def test_training_stops_when_most_groups_teach_nothing(shares: list[float], stops: bool) -> None:
+    from orchestra_training.trainers.grpo import StopWhenFiltered  # noqa: PLC0415  (imports torch)
+    from transformers import TrainerControl, TrainerState  # noqa: PLC0415
+
+    state = TrainerState(log_history=[{"loss": 0.0}, *({"filtered/groups": share} for share in shares)])
+    control = TrainerControl()
+    StopWhenFiltered(StopTable(filtered=0.8, window=3)).on_log(None, state, control)
+    assert control.should_training_stop == stops
 
 
 def test_killed_and_resumed_it_draws_the_same_tasks(tmp_path: Path, model: Path) -> None:

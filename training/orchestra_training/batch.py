@@ -69,18 +69,22 @@ def make_batch(
         scale_rewards: As for `orchestra_training.reward.advantages`.
         floor: Least spread of rewards of a group that stays.
     """
-    batch = Batch()
-    by_id = {run.run_id: run for run in runs}
-    batch.groups = collect(runs, batch.report)
-    for group in batch.groups:
-        rewards = group.rewards(reward)
-        batch.rewards.append(rewards)
+    batch, by_id = _scored(runs, reward)
+    for group, rewards in zip(batch.groups, batch.rewards, strict=True):
         if not batch.report.passes(group.id, homogeneous(rewards, group.earned, floor=floor)):
             continue
         for run_id, advantage in zip(group.run_ids, advantages(rewards, scale_rewards=scale_rewards), strict=True):
             if batch.report.passes(run_id, invalid_output(by_id[run_id])):
                 _add(batch, by_id[run_id], advantage)
     return batch
+
+
+def _scored(runs: Sequence[Trajectory], reward: Reward) -> tuple[Batch, dict[str, Trajectory]]:
+    """A batch with its groups and what their runs earn, and the runs by id."""
+    batch = Batch()
+    batch.groups = collect(runs, batch.report)
+    batch.rewards = [group.rewards(reward) for group in batch.groups]
+    return batch, {run.run_id: run for run in runs}
 
 
 def _add(batch: Batch, run: Trajectory, advantage: float) -> None:
@@ -102,12 +106,8 @@ def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
         runs: As for `make_batch`.
         reward: By which the best is chosen; of equal ones the first.
     """
-    batch = Batch()
-    by_id = {run.run_id: run for run in runs}
-    batch.groups = collect(runs, batch.report)
-    for group in batch.groups:
-        rewards = group.rewards(reward)
-        batch.rewards.append(rewards)
+    batch, by_id = _scored(runs, reward)
+    for group, rewards in zip(batch.groups, batch.rewards, strict=True):
         solved = [n for n, earned in enumerate(group.earned) if earned]
         fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
         if batch.report.passes(group.id, fault):

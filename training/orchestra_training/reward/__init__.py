@@ -3,9 +3,19 @@
 `paper` is the equations of the paper to the letter; `guarded` is what our recipes use.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from orchestra_graph.preferences import Preferences
 from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import Measures, measure
 from orchestra_training.reward.paper import paper
 
-__all__ = ["Measures", "advantages", "guarded", "measure", "paper"]
+REWARDS: Final[Mapping[str, Callable[[Sequence[Measures], Preferences], list[float]]]] = MappingProxyType(
+    {"guarded": guarded, "paper": paper}
+)
+"""By the names that recipes and commands use."""
+
+__all__ = ["REWARDS", "Measures", "advantages", "guarded", "measure", "paper"]

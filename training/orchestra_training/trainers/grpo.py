@@ -14,8 +14,7 @@ from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
 from orchestra_training.engine import TorchEngine
-from orchestra_training.groups import Reward
-from orchestra_training.reward import guarded, paper
+from orchestra_training.reward import REWARDS
 from orchestra_training.rollout.colocated import ColocatedEngine
 from orchestra_training.rollout.kept import KeptEngine
 from orchestra_training.rollout.workers import Outfit, Workers
@@ -29,8 +28,6 @@ from orchestra_training.trainers.models import (
 from orchestra_training.trainers.online import Online, Roll
 from orchestra_training.trainers.policy import PolicyTrainer
 from orchestra_training.trainers.recipe import Recipe, StopTable
-
-REWARDS: Final[dict[str, Reward]] = {"guarded": guarded, "paper": paper}
 
 FIXED: Final[dict[str, Any]] = {
     "loss_type": "dapo",

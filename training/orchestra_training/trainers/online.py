@@ -75,6 +75,8 @@ class Online:
         if self._busy is not None and busy is not None:
             seconds, written = self._busy()
             told["seconds/generation"] = seconds - busy[0]
+            # The graph's work, tools and verdicts; what went on while replies were computed is not counted again.
+            told["seconds/tools"] = max(0.0, told["seconds/rollout"] - told["seconds/generation"])
             told["tokens_per_second"] = (written - busy[1]) / max(1e-9, seconds - busy[0])
         return batch, told
 

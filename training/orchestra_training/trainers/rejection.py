@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from orchestra_training.batch import make_best
-from orchestra_training.trainers.grpo import REWARDS, online_trainer
+from orchestra_training.reward import REWARDS
+from orchestra_training.trainers.grpo import online_trainer
 from orchestra_training.trainers.policy import PolicyTrainer
 from orchestra_training.trainers.recipe import Recipe
 
