@@ -198,6 +198,8 @@ class ToolSpec(ModelSpec):
             raise ValueError(f"name {self.name!r} is reserved; rename the tool")
         if self.parameters.get("type") != "object":
             raise ValueError(f'parameters: type = {self.parameters.get("type")!r}, expected "object"')
+        if self.parameters == NO_PARAMETERS:  # as most experts have it: nothing to compile
+            return self
         try:
             compile_schema(self.parameters)
         except (jsonschema_rs.ValidationError, ValueError) as error:

@@ -177,7 +177,7 @@ def lines(file: BinaryIO, *, end: int, compressed: bool) -> Iterator[Line]:
         else:
             data = read_line(file, offset, compressed=False)
             size = len(data)
-        if data is None or data.strip():
+        if data is None or not data.isspace():
             yield Line(number, offset, data)
         offset += size
 

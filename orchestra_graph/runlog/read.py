@@ -35,6 +35,8 @@ _AFTER_CATALOG: Final = b',"catalog_hash":"'
 _STAND_IN: Final = b'"\\u0000 the catalog"'
 _STAND_IN_TEXT: Final = "\0 the catalog"
 """No catalog, and no text that anybody writes in its place."""
+_BUFFER: Final = 1 << 18
+"""Bytes that are read at a time: dozens of lines."""
 _MOST_CATALOGS: Final = 256
 """Catalogs that are kept: some ten megabytes."""
 
@@ -81,6 +83,9 @@ class _Judged(BaseModel):
     version: int
     run_id: str
     verdict: Verdict
+
+
+_JUDGED: Final = frozenset(_Judged.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def find_runs(path: Path, run_ids: set[str]) -> dict[str, Trajectory]:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return path.open("rb", buffering=_BUFFER)
     except FileNotFoundError as error:
         left = (
             f"; runs that did not end are beside it; fix: orchestra runs repair {path}"
@@ -228,14 +233,13 @@ def _last_readable(
     for position, (offset, number) in reversed(list(enumerate(places))):
         data = read_line(file, offset, compressed=path.suffix == COMPRESSED)
         try:
-            found = _content(data, catalogs)
+            found = _content(data, catalogs, verdict)
         except _UnreadableError as error:
             report.add(path, number, error.fault, str(error))
             continue
         if isinstance(found, Trajectory):
             report.superseded += position
-            run = found if verdict is None else found.model_copy(update={"verdict": verdict})
-            return LoggedRun(run, data, verdict is not None)
+            return LoggedRun(found, data, verdict is not None)
         report.verdicts += 1
         verdict = verdict or found
     if verdict is not None:
@@ -273,10 +277,12 @@ class _Catalogs:
         return known
 
 
-def _content(data: bytes, catalogs: _Catalogs) -> Trajectory | Verdict:
-    """The run of a line, or the verdict of one that only judges."""
+def _content(data: bytes, catalogs: _Catalogs, verdict: Verdict | None) -> Trajectory | Verdict:
+    """The run of a line, with a verdict from another one, or the verdict of a line that only judges."""
     record = catalogs.decode(data)
-    model = _Judged if isinstance(record, dict) and record.keys() == _Judged.model_fields.keys() else Trajectory
+    model = _Judged if isinstance(record, dict) and record.keys() == _JUDGED else Trajectory
+    if verdict is not None and model is Trajectory and isinstance(record, dict):
+        record = {**record, "verdict": verdict}
     try:
         content = model.model_validate(record)
     except ValidationError as error:
