@@ -38,6 +38,8 @@ bench: $(VENV)/.dev postgres
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/serving.py
 	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/python tests/benchmarks/harvest.py
+	$(BIN)/python -m tests.benchmarks.round_trip
 	$(BIN)/python tests/benchmarks/data_sets.py
 
 # Code of experts runs in bubblewrap; its tests need the real one.
