@@ -25,7 +25,8 @@ from orchestra_training.harvest.sources import EXPECTED, Wanted, open_sources
 
 def harvest_command(
     sources: Annotated[
-        list[str], typer.Option("--from", help=f"{EXPECTED.capitalize()}; may be given again.", show_default=False)
+        list[str],
+        typer.Option("--from", help=f"{EXPECTED[0].upper()}{EXPECTED[1:]}; may be given again.", show_default=False),
     ],
     to: Annotated[Path, typer.Option("--to", help="Folder for train, test and report.", show_default=False)],
     test_share: Annotated[float, typer.Option(min=0, max=1, help="Part of the tasks that test.")] = TEST_SHARE,
