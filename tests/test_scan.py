@@ -48,11 +48,12 @@ def situation(**fields: Any) -> Situation:
 
 def answered(*words: str, **fields: Any) -> tuple[list[str], Decision]:
     """The texts that were read and the decision, where these words are replied in turn."""
-    asking, texts = ScanProtocol().decide(situation(**fields)), []
+    texts: list[str] = []
+    asking = ScanProtocol().decide(situation(**fields))
     try:
         view = next(asking)
         for word in words:
-            texts.append(view.messages[0].text)
+            texts.append(str(view.messages[0].text))
             view = asking.send(AIMessage(word))
     except StopIteration as done:
         return texts, done.value
