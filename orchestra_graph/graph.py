@@ -29,6 +29,7 @@ from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.router import RouterNode
 from orchestra_graph.routers import ProgramRouter, Rules
+from orchestra_graph.routers.local import LocalRouter
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.served import ServedModel
 from orchestra_graph.state import OrchestratorContext, OrchestratorInput, OrchestratorOutput, OrchestratorState
@@ -66,7 +67,8 @@ def create_orchestrator(
             prices of known models from `genai-prices`. Lines without a tool are refused.
         preferences: What matters, unless a run's context says otherwise.
         budget: What a run may spend, unless its context says otherwise.
-        protocol: What the router reads and how its reply is parsed; `ConversationProtocol()` by default.
+        protocol: What the router reads and how its reply is parsed; by default the one that a `LocalRouter` was trained
+            for, else `ConversationProtocol()`.
         constraint: `required` makes the router's server write nothing but valid calls; `auto`, the default, does so for
             a `ChatVLLM` where the protocol allows it. Never done in runs whose context says `purpose: train`.
         run_log: Where each run is written as one line.
@@ -93,7 +95,7 @@ def create_orchestrator(
         catalog=catalog,
         preferences=preferences,
         budget=budget,
-        protocol=protocol or ConversationProtocol(),
+        protocol=protocol or _spoken_by(router) or ConversationProtocol(),
         constraint=constraint,
         run_log=run_log,
         cache=cache,
@@ -190,6 +192,10 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
         graph.add_edge(name, "router")
     graph.add_node("closing", ClosingNode(engine, portal), destinations=(END,), trace_policy=POLICY)
     return graph
+
+
+def _spoken_by(router: BaseChatModel) -> Protocol | None:
+    return router.protocol if isinstance(router, LocalRouter) else None
 
 
 def _constraint(protocol: Protocol, router: BaseChatModel) -> Constraint | None:

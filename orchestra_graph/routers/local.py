@@ -16,7 +16,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -31,13 +32,14 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from orchestra_graph.captures import Capture, CapturedMessage
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.portal import Portal
+from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.served import VLLM_SAMPLING, Served
 
 MAX_TOKENS = 512
 """Tokens of a reply, unless the protocol or the caller says otherwise."""
 
 
-class Engine(Protocol):
+class Engine(Interface):
     """What computes replies."""
 
     async def complete(
@@ -66,6 +68,8 @@ class LocalRouter(BaseChatModel):
     """A `tokenizers.Tokenizer`."""
     chat_template: str
     """Jinja, as Hugging Face models carry it."""
+    protocol: Protocol | None = None
+    """The one that the model was trained for; graphs speak it unless they are told otherwise."""
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     weights_hash: str | None = None
