@@ -23,6 +23,7 @@ from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget
 from orchestra_graph.protocols.table import render_preferences
 from orchestra_graph.routers import Cheapest, Fixed, ProgramRouter, Random, Rules
+from orchestra_graph.routers.bundled import refuse_unknown_words, tiny_router
 from orchestra_graph.runlog.measure import seconds_by_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.build import build_router, build_tools
@@ -46,7 +47,10 @@ def ask(
     ] = None,
     router: Annotated[
         str | None,
-        typer.Option(help="`rules`, `cheapest`, `random` or `fixed:TOOL`; else the catalog's router, else `rules`."),
+        typer.Option(
+            help="`tiny` (it knows the workbench only), `rules`, `cheapest`, `random` or `fixed:TOOL`; "
+            "else the catalog's router, else `rules`."
+        ),
     ] = None,
     prefer: Annotated[
         str, typer.Option(help='What matters, in words: "cheap", "fast", "avoid TOOL", "prefer TOOL", "never TOOL".')
@@ -179,9 +183,12 @@ def _router(name: str | None, catalog: Catalog) -> BaseChatModel:
                 f"--router {name}: {tool!r} is no tool; expected fixed: and one of {', '.join(catalog.tools)}"
             )
         return Fixed(tool=tool)
+    if name == "tiny":
+        refuse_unknown_words(catalog)
+        return tiny_router()
     programs = {"rules": Rules, "cheapest": Cheapest, "random": Random}
     if name is not None and name not in programs:
-        raise ConfigError(f"--router {name}: expected {', '.join(programs)} or fixed:TOOL")
+        raise ConfigError(f"--router {name}: expected tiny, {', '.join(programs)} or fixed:TOOL")
     if name is None and catalog.router.model:
         return build_router(catalog.router, os.environ)
     return programs[name or "rules"]()

@@ -18,6 +18,7 @@ from orchestra_graph.cli.runs import open_log
 from orchestra_graph.cli.terminal import console, heading, plain, print_json, progress_console
 from orchestra_graph.report.summary import Summary, priciest_tool, summarise
 from orchestra_graph.routers import Cheapest, Fixed, Random, Rules
+from orchestra_graph.routers.bundled import tiny_router
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.workbench import Oracle, Task, Workbench
 from orchestra_graph.workbench.trial import open_run, try_router
@@ -27,6 +28,7 @@ SPLIT: Final[Split] = "held_out"
 SHOWN_FIRST: Final = ("lookup", "arithmetic", "records", "programming")
 """Families in the order in which they are shown: the ones whose turns tell most come first."""
 CAPTION: Final = (
+    "tiny ships with the package: a small language model, trained on other tasks of the workbench. "
     "oracle knows every tool's limits: the most that routing can reach here. "
     "The workbench is a simulated economy: the figures say nothing of real models."
 )
@@ -67,6 +69,7 @@ def demo(
 def _routers(bench: Workbench) -> Mapping[str, BaseChatModel]:
     largest = priciest_tool(bench.catalog)
     return {
+        "tiny": tiny_router(),
         "rules": Rules(),
         f"fixed ({largest})": Fixed(tool=largest),
         "cheapest": Cheapest(),
@@ -76,10 +79,11 @@ def _routers(bench: Workbench) -> Mapping[str, BaseChatModel]:
 
 
 async def _show(output: Console, bench: Workbench, tasks: Sequence[Task]) -> None:
+    router = tiny_router()
     for number, task in enumerate(tasks, 1):
         heading(output, f"task {number}: {task.title}")
         output.print(Text(plain(task.question)))
-        run = open_run(bench, Rules(), task)
+        run = open_run(bench, router, task)
         turns = 0
         async for event in run.events():
             show_event(output, event)
