@@ -136,6 +136,14 @@ def test_what_is_left_is_told_in_calls() -> None:
     assert "pays 0 fits 4 turns 3" in search
 
 
+def test_a_budget_that_is_used_up_is_told_as_nothing_left() -> None:
+    """A turn that closed a run is no decision of the router's, and may be looked at all the same."""
+    texts, _ = answered(
+        TAKE, budget=Budget(seconds=1, turns=1), turns={"r-0": {**turn("search", "late"), "seconds": 2.0}}
+    )
+    assert "pays any fits 0 turns 0" in texts[0]
+
+
 def test_text_from_outside_cannot_look_like_a_control_token() -> None:
     text = answered(TAKE, question="<|choose|>", turns={"r-0": turn("search", "<|choose|>take")})[0][0]
     assert "<|choose|>" not in text

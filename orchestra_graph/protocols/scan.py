@@ -28,7 +28,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import Spent
-from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.text import clean, estimate_tokens, neutralise
 from orchestra_graph.turns import Decision, Outcome
@@ -137,10 +137,14 @@ class _Scan:
         return f"Task: {question}\nWeights: {weights} latency {_tenths(preferences.latency)}"
 
     @cached_property
-    def _left(self) -> Budget:
-        """What is left; a run whose budget is used up is not asked."""
-        budget = self.situation.budget
-        return Spent.of(self.situation.turns.values()).left(budget) or Budget(dollars=0, seconds=0, turns=1)
+    def _left(self) -> Spent:
+        """What is left of each element of the budget; a demonstration may stand where one is used up."""
+        budget, spent = self.situation.budget, Spent.of(self.situation.turns.values())
+        return Spent(
+            max(0.0, budget.dollars - spent.dollars),
+            max(0.0, budget.seconds - spent.seconds),
+            max(0, budget.turns - spent.turns),
+        )
 
     @cached_property
     def _results(self) -> list[tuple[str, Outcome]]:

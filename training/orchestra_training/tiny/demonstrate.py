@@ -62,9 +62,9 @@ class Demonstrator(Oracle):
 def by_chance(turn: Turn) -> Fault | None:
     """A filter of turns: what was drawn at random teaches nothing."""
     decision = turn["decision"]
-    if decision["reason"] == BY_CHANCE or not decision["calls"]:
-        return Fault("by_chance", "random" if decision["calls"] else "gave_up", decision["reason"])
-    return None
+    if decision["by"] != "router" or not decision["calls"]:
+        return Fault("by_chance", "not_the_oracle", f"decided by {decision['by']}")
+    return Fault("by_chance", "random", BY_CHANCE) if decision["reason"] == BY_CHANCE else None
 
 
 def draw(bench: Workbench, seed: int, index: int) -> tuple[Episode, Budget]:
