@@ -144,6 +144,19 @@ def test_a_budget_that_is_used_up_is_told_as_nothing_left() -> None:
     assert "pays any fits 0 turns 0" in texts[0]
 
 
+def test_a_tool_that_brought_the_same_twice_is_passed_over() -> None:
+    turns = {f"r-{n}": turn("small", found) for n, found in enumerate(["a", "b", "a"])}
+    assert answered(TAKE, turns={"r-0": turns["r-0"], "r-1": turns["r-1"]})[1]["calls"][0]["tool"] == "small"
+    assert answered(TAKE, turns=turns)[1]["calls"][0]["tool"] == "search"
+
+
+def test_where_no_tool_brings_anything_new_all_are_asked_about() -> None:
+    turns = {f"{tool}-{n}": turn(tool, "no") for tool in ("large", "small", "search") for n in range(2)}
+    texts, decision = answered(SKIP, SKIP, turns=turns)
+    assert len(texts) == 2
+    assert decision["calls"][0]["tool"] == "large"
+
+
 def test_text_from_outside_cannot_look_like_a_control_token() -> None:
     text = answered(TAKE, question="<|choose|>", turns={"r-0": turn("search", "<|choose|>take")})[0][0]
     assert "<|choose|>" not in text

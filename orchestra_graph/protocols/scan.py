@@ -5,6 +5,9 @@ For each line of the catalog the router reads one short prompt and replies with 
 nothing needs to be constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any
 reply but the two words is a malformed turn.
 
+A tool that has brought the same result twice is passed over for the rest of the run: a small router replies alike to
+what looks alike, and would call it until the budget is gone.
+
 What a small model cannot read is written so that it can: a long number as how many digits it has, prices and times
 as ranks and shares, what is left of the budget as the calls that it pays for, a tool's name in the user's wish as
 `this tool` or `another tool`.
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -60,7 +64,7 @@ class ScanProtocol(Protocol):
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """A view a line, until one is taken."""
         scan = _Scan(situation)
-        *asked, last = in_order(situation.catalog)
+        *asked, last = scan.lines
         for spec in asked:
             reply = yield scan.view(spec)
             word = clean(reply.text).strip()
@@ -76,7 +80,7 @@ class ScanProtocol(Protocol):
         if len(called) != 1 or called[0] not in situation.catalog.tools:
             return
         scan = _Scan(situation)
-        for spec in in_order(situation.catalog)[:-1]:
+        for spec in scan.lines[:-1]:
             taken = spec.name == called[0]
             yield scan.view(spec), AIMessage(TAKE if taken else SKIP)
             if taken:
@@ -114,6 +118,14 @@ class _Scan:
     """One decision's views."""
 
     situation: Situation
+
+    @property
+    def lines(self) -> tuple[ToolSpec, ...]:
+        """The lines to ask about; all of them where none could bring anything new."""
+        lines = in_order(self.situation.catalog)
+        times = Counter((tool, outcome["content"]) for tool, outcome in self._results)
+        repeating = {tool for (tool, _), count in times.items() if count > 1}
+        return tuple(spec for spec in lines if spec.name not in repeating) or lines
 
     def view(self, spec: ToolSpec) -> View:
         """What the router reads about one line; all lines of a decision begin with the same text."""
