@@ -54,7 +54,8 @@ class TorchEngine:
         self._pad = pad
         self._ends = frozenset(ends)
         self._max_batch = max_batch
-        self._random = torch.Generator(device=model.device).manual_seed(seed)
+        self._seed = seed
+        self._random: torch.Generator | None = None
         self._waiting: list[_Request] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -130,6 +131,8 @@ class TorchEngine:
         """A token a prompt and its logprob; the likeliest where the temperature is 0."""
         scale = torch.where(warmth > 0, warmth, torch.ones_like(warmth))
         scores = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
+        if self._random is None or self._random.device != scores.device:  # a trainer may have moved the model
+            self._random = torch.Generator(device=scores.device).manual_seed(self._seed)
         drawn = torch.multinomial(scores.exp(), 1, generator=self._random)[:, 0]
         tokens = torch.where(warmth > 0, drawn, scores.argmax(-1))
         return tokens, scores.gather(1, tokens[:, None])[:, 0]
