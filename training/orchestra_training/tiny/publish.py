@@ -1,0 +1,161 @@
+"""Puts a trained tiny router into the package: the model, its curves, and a card whose figures all come from files that
+commands wrote.
+
+    orchestra eval tiny=local:MODEL rules oracle ... --json > evaluation.json
+    python -m orchestra_training.tiny.publish MODEL --evaluation evaluation.json --stage runs/tiny-sft-0 \
+        --stage runs/tiny-grpo-0 --words runs/tiny/base-0/words.txt
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from safetensors import safe_open
+
+from orchestra_graph.errors import ConfigError
+from orchestra_graph.routers.bundled import WORDS, tiny_folder
+
+FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+CURVES: Final = "curves.json"
+MOST_BYTES: Final = 30_000_000
+
+_MEANS: Final = ("dollars", "seconds", "turns", "priciest_share", "malformed_share")
+
+_CARD: Final = """\
+---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-generation
+tags: [orchestra-graph, router]
+---
+
+# The tiny router of Orchestra Graph
+
+A Qwen3-architecture language model of {parameters:,} parameters ({megabytes:.1f} MB with its tokenizer of {vocabulary}
+tokens) that directs the tools of the workbench, trained from nothing. It speaks the protocol `scan`: one short prompt a
+tool, one token, `take` or `skip`.
+
+The workbench is a simulated economy: tasks that are executed and checked, experts that are programs, prices that are
+made up. The figures say nothing of other tasks, and the router knows the workbench's words only: for your own tools
+train one of your own.
+
+## How it was trained
+
+{stages}
+
+`curves.json` holds the figures of every logged step. The recipes are in `training/recipes`.
+
+## What it does
+
+Held-out tasks in held-out phrasings, every router on the same ones; in brackets 95% bounds of a bootstrap over tasks
+and seeds. Utility is the absolute one of `orchestra_training.evaluate.score`, against the frozen runs of
+`{reference}`.
+
+{tables}
+"""
+
+
+def stage_of(folder: Path) -> dict[str, Any]:
+    """What a training wrote of itself.
+
+    Raises:
+        ConfigError: There is no `trainer_state.json`.
+    """
+    path = folder / "trainer_state.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there; expected the output folder of orchestra train")
+    state = json.loads(path.read_text(encoding="utf-8"))
+    return {"name": folder.name, "steps": state["global_step"], "log": state["log_history"]}
+
+
+def told(stage: Mapping[str, Any]) -> str:
+    """One line on a stage: its steps, and the first and last value of each figure that tells how it went."""
+    parts = [f"{stage['steps']:,} steps"]
+    for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups"):
+        values = [line[name] for line in stage["log"] if name in line and "train_runtime" not in line]
+        if values and not (name == "loss" and any("reward" in line for line in stage["log"])):
+            parts.append(f"{name} {values[0]:.3g} -> {values[-1]:.3g}")
+    return f"- `{stage['name']}`: {', '.join(parts)}"
+
+
+def table(name: str, condition: Mapping[str, Any]) -> str:
+    """One condition as a table in Markdown."""
+    lines = [
+        f"### {name}, {condition['units']} tasks",
+        "",
+        "| router | success | utility | dollars a task | seconds | turns | calls to the priciest | malformed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for router, figures in condition["routers"].items():
+        means = {name: figures[name]["value"] for name in _MEANS}
+        lines.append(
+            f"| {router} | {_bounded(figures['success'])} | {_bounded(figures.get('utility'))} | "
+            f"{means['dollars']:.5f} | {means['seconds']:.1f} | {means['turns']:.1f} | "
+            f"{means['priciest_share']:.1%} | {means['malformed_share']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _bounded(figure: Mapping[str, float] | None) -> str:
+    return "" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> str:
+    """The model card."""
+    with safe_open(model / "model.safetensors", "numpy") as weights:
+        parameters = sum(_size(weights.get_slice(name).get_shape()) for name in weights.keys())
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return _CARD.format(
+        parameters=parameters,
+        megabytes=sum((model / name).stat().st_size for name in FILES) / 1e6,
+        vocabulary=config["vocab_size"],
+        stages="\n".join(map(told, stages)),
+        reference=(evaluation.get("reference") or {}).get("policy", "none"),
+        tables="\n\n".join(table(name, condition) for name, condition in evaluation["conditions"].items()),
+    )
+
+
+def _size(shape: Iterable[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
+    evaluation: Annotated[Path, typer.Option(help="What orchestra eval --json printed.")],
+    stage: Annotated[list[Path], typer.Option(help="Output folder of a training, in order; may be repeated.")],
+    words: Annotated[Path, typer.Option(help="Words of the texts that it was trained on.")],
+    to: Annotated[Path | None, typer.Option(help="Folder that is written; the package's own by default.")] = None,
+) -> None:
+    """Publish a tiny router."""
+    folder = to or tiny_folder()
+    stages = [stage_of(one) for one in stage]
+    text = card(model, stages, json.loads(evaluation.read_text(encoding="utf-8")))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(model / name, folder / name)
+    shutil.copyfile(words, folder / WORDS)
+    (folder / CURVES).write_text(json.dumps(stages, separators=(",", ":")), encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if size > MOST_BYTES:
+        raise ConfigError(f"{folder}: {size:,} bytes; expected at most {MOST_BYTES:,}")
+    print(f"{folder}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    typer.run(main)
