@@ -147,7 +147,7 @@ def test_no_budget_no_answer(orchestra: Orchestra) -> None:
     ("arguments", "message"),
     [
         (["--router", "fixed:nope"], "'nope' is no tool; expected fixed: and one of large, small"),
-        (["--router", "best"], "--router best: expected rules, cheapest, random or fixed:TOOL"),
+        (["--router", "best"], "--router best: expected tiny, rules, cheapest, random or fixed:TOOL"),
         (["--catalog", "none.toml"], "none.toml: 1 problem"),
         (["--log", "."], "--log . is a folder; expected a file"),
         (["--prefer", "never large, small, math, coder, runner, search, reader, clerk, analyst"], "every tool"),
@@ -294,9 +294,9 @@ def test_demo(orchestra: Orchestra) -> None:
     assert done.out.count("solved\n") == 2
     assert "8 held-out tasks, each router on all of them" in done.out
     table = done.out[done.out.index("router  ") :]
-    for name in ("rules", "fixed (large)", "cheapest", "random", "oracle"):
+    for name in ("tiny", "rules", "fixed (large)", "cheapest", "random", "oracle"):
         assert f"\n{name} " in table
-    assert len(list(read_runs("runs.jsonl"))) == 5 * 8
+    assert len(list(read_runs("runs.jsonl"))) == 6 * 8
 
 
 def test_demo_json(orchestra: Orchestra) -> None:
