@@ -127,14 +127,14 @@ def read_lines(path: str | Path, *, report: ReadReport, known: Container[str] = 
     Raises:
         RunLogError: The file cannot be opened.
     """
-    catalogs = _Catalogs()
-    with _open(Path(path)) as file:
-        places = _index(Path(path), file, report)
+    catalogs, log = _Catalogs(), Path(path)
+    with _open(log) as file:
+        places = _index(log, file, report)
         for run_id, run_places in sorted(places.items(), key=lambda run: run[1][-1]):
             if run_id in known:
                 report.known += 1
                 continue
-            found = _last_readable(Path(path), file, run_places, report, catalogs)
+            found = _last_readable(log, file, run_places, report, catalogs)
             if found is not None:
                 report.runs += 1
                 yield found
@@ -230,8 +230,10 @@ def _last_readable(
 ) -> LoggedRun | None:
     """The run as its last line that can be read tells it, with the newest verdict after that line."""
     verdict: Verdict | None = None
-    for position, (offset, number) in reversed(list(enumerate(places))):
-        data = read_line(file, offset, compressed=path.suffix == COMPRESSED)
+    compressed = path.suffix == COMPRESSED
+    for position in range(len(places) - 1, -1, -1):
+        offset, number = places[position]
+        data = read_line(file, offset, compressed=compressed)
         try:
             found = _content(data, catalogs, verdict)
         except _UnreadableError as error:
