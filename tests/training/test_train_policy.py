@@ -177,10 +177,29 @@ def test_passes_add_up(online: Step, model: Path) -> None:
 
 
 def test_scores_of_completions_are_those_of_trl(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestra_training.trainers import policy  # noqa: PLC0415
+    from orchestra_training.trainers import models  # noqa: PLC0415
 
-    monkeypatch.setattr(policy, "_SMALL", 0)
+    monkeypatch.setattr(models, "SMALL", 0)
     assert distance(gradient(replayed(online, model)), online.gradient) <= EXACT
+
+
+def test_lessons_are_learnt_as_trl_does(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights after two steps, and the same share of tokens that were right."""
+    from orchestra_training.trainers import models  # noqa: PLC0415
+    from orchestra_training.trainers.run import run  # noqa: PLC0415
+
+    def trained(name: str) -> Any:
+        changes = [f"output={online.folder / name}", "trainer.gradient_accumulation_steps=2"]
+        return run(read_recipe(written(online.folder, model, "sft"), changes=changes))
+
+    ours = trained("sft-ours")
+    monkeypatch.setattr(models, "SMALL", 0)
+    theirs = trained("sft-trl")
+    assert "entropy" in theirs.figures
+    assert "entropy" not in ours.figures, "TRL's own loss was computed"
+    assert moved(ours.model, theirs.model) < 1e-3 * moved(model, theirs.model)
+    for name in ("loss", "grad_norm", "mean_token_accuracy"):
+        assert ours.figures[name] == pytest.approx(theirs.figures[name], rel=1e-4), name
 
 
 @pytest.mark.parametrize(("shares", "stops"), [([0.9, 0.9, 0.9], True), ([0.9, 0.5, 0.9], False), ([1.0, 1.0], False)])

@@ -16,6 +16,18 @@ OURS: Final = ("output_dir", "seed", "data_seed")
 """Fields of TRL's configurations that follow from the recipe."""
 
 
+SMALL: Final = 64_000_000
+"""Scores that are computed at once: 256 MB in single precision."""
+
+
+def fits(rows: int, columns: int, model: Any) -> bool:
+    """Whether all scores of so many tokens fit in memory, each over the whole vocabulary.
+
+    TRL computes them in pieces, on a CPU those of every token that is only read as well.
+    """
+    return rows * columns * int(model.config.get_text_config().vocab_size) <= SMALL
+
+
 def load_tokenizer(recipe: Recipe) -> Any:
     """The model's tokenizer.
 

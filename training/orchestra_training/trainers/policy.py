@@ -23,6 +23,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from orchestra_training.batch import Batch, WeighedRow
 from orchestra_training.rows import Row
+from orchestra_training.trainers.models import fits
 
 Draw = Callable[[int], tuple[Batch, Mapping[str, float]]]
 """From the number of a batch, counted from 0, to what this process learns from it and the figures to log."""
@@ -32,9 +33,6 @@ Pass = dict[str, torch.Tensor]
 
 _NOTHING = WeighedRow(Row("", (), [0], [0], [0], [0.0]), 0.0)
 """Stands where a process has fewer rows than others: all must make the same number of passes."""
-
-_SMALL = 64_000_000
-"""Scores of a pass that are computed at once: 256 MB in single precision."""
 
 
 class PolicyTrainer(GRPOTrainer):
@@ -108,9 +106,8 @@ class PolicyTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **others: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL scores every position of the prompt, in pieces; where all scores of the completions fit, only those."""
-        size = len(input_ids) * (logits_to_keep + 1) * model.config.get_text_config().vocab_size
-        if size > _SMALL or compute_aux_loss:
+        """Scores of the completions alone, where they fit."""
+        if compute_aux_loss or not fits(len(input_ids), logits_to_keep + 1, self.model):
             scores: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
             scores = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss

@@ -8,14 +8,14 @@ from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
 from orchestra_training.trainers.data import read_data
-from orchestra_training.trainers.models import load_model, load_tokenizer, lora_config, trainer_config
+from orchestra_training.trainers.models import fits, load_model, load_tokenizer, lora_config, trainer_config
 from orchestra_training.trainers.recipe import Recipe
 
 _IGNORED = -100
 
 
 class RowsTrainer(SFTTrainer):
-    """Scores only positions whose next token is learnt: in rows of a router nearly all tokens are read, not written."""
+    """Scores only positions whose next token is learnt, where these fit: most of a router's tokens are only read."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -23,17 +23,24 @@ class RowsTrainer(SFTTrainer):
         """The mean of the negative log likelihood over the tokens that are learnt."""
         labels = inputs["labels"]
         learnt = (labels[:, 1:] != _IGNORED).any(0).nonzero()[:, 0]
+        plain = self.args.loss_type == "nll" and model.training and not return_outputs
+        if not plain or not len(learnt) or not fits(len(labels), len(learnt), self.model):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # Rows are filled up behind their ends, which no token before reads: without a mask attention is much faster.
-        outputs = model(input_ids=inputs["input_ids"], logits_to_keep=learnt, use_cache=False)
+        logits = model(input_ids=inputs["input_ids"], logits_to_keep=learnt, use_cache=False).logits
         targets = labels[:, learnt + 1]
         total = functional.cross_entropy(
-            outputs.logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="sum"
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="sum"
         )
         known = targets != _IGNORED
-        right = (outputs.logits.argmax(-1) == targets)[known].float().mean()
-        self._metrics["train" if model.training else "eval"]["mean_token_accuracy"].append(right.item())
-        loss = total / (known.sum() if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        self._metrics["train"]["mean_token_accuracy"].append(
+            (logits.argmax(-1) == targets)[known].float().mean().item()
+        )
+        if num_items_in_batch is None:
+            return total / known.sum()
+        # It counts the tokens of all processes, whose gradients are averaged.
+        shared = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return total / num_items_in_batch * shared
 
 
 def train(recipe: Recipe, *, weights: bool = True) -> Any:
