@@ -46,7 +46,7 @@ def evaluate(
     routers: Annotated[
         list[str] | None,
         typer.Argument(
-            help="rules, cheapest, random:SEED, fixed:TOOL, strongest, oracle, local:FOLDER, MODEL@URL; "
+            help="rules, cheapest, random:SEED, fixed:TOOL, strongest, oracle, tiny, local:FOLDER, MODEL@URL; "
             "NAME=SPEC,SPEC for one router of several seeds. By default all baselines.",
             show_default=False,
         ),

@@ -4,6 +4,7 @@
     fixed:TOOL                       always one expert
     strongest[:TOOL]                 the strongest single expert with search and one retry
     oracle                           knows every expert's limits; on the workbench only
+    tiny                             the router that ships with the package
     local:FOLDER                     a small model in this process, which reads the catalog line by line
     MODEL@URL                        a chat model on an OpenAI-compatible server, prompted with the catalog
 
@@ -32,6 +33,7 @@ from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.routers import Cheapest, Fixed, Random, Rules
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
+from orchestra_graph.routers.bundled import tiny_folder
 from orchestra_graph.routers.programs import give_up
 from orchestra_graph.vllm import NO_KEY, ChatVLLM
 from orchestra_graph.workbench import SKILLS, Oracle
@@ -156,7 +158,9 @@ def read_routers(path: Path) -> list[RouterSpec]:
 def _member(spec: str) -> Member:
     kind, _, rest = spec.partition(":")
     model, at, url = spec.rpartition("@")
-    if kind == "local":
+    if spec == "tiny":
+        fields = {"local": str(tiny_folder())}
+    elif kind == "local":
         fields = {"local": rest}
     elif at and url.startswith(("http://", "https://")):
         fields = {"model": model, "base_url": url}
