@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
-from orchestra_training.batch import make_batch
+from orchestra_training.batch import WeighedRow, make_batch, merged
 from orchestra_training.metrics import figures
 from orchestra_training.reward import guarded
+from orchestra_training.rows import Row
 
 from orchestra_graph.runlog.record import Trajectory
 from tests.training.runs import decided, run
@@ -70,6 +71,14 @@ def test_a_reply_without_logprobs_is_told() -> None:
     batch = make_batch([captured("a", logprobs=False), failed("b")])
     assert {one.row.run_id for one in batch.rows} == {"b"}
     assert batch.report.counts["without_tokens", "no_logprobs"] == 1
+
+
+def test_rows_with_the_same_tokens_are_one_by_sign() -> None:
+    def row(token: int, weight: float) -> WeighedRow:
+        return WeighedRow(Row("r", ("t",), [1, 2], [token], [1], [-0.5]), weight)
+
+    found = merged([row(3, 0.25), row(4, 1.0), row(3, 0.5), row(3, -1.0), row(3, -0.5)])
+    assert [(one.row.completion_ids, one.weight) for one in found] == [([3], 0.75), ([4], 1.0), ([3], -1.5)]
 
 
 def test_figures_of_a_step() -> None:

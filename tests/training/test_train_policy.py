@@ -176,6 +176,16 @@ def test_passes_add_up(online: Step, model: Path) -> None:
     assert all(one["prompt_ids"].numel() + one["completion_ids"].numel() <= 3000 for one in cut._passes)
 
 
+def test_rows_alike_may_be_computed_apart(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestra_training.trainers import policy  # noqa: PLC0415
+
+    monkeypatch.setattr(policy, "merged", lambda rows: rows)
+    apart = replayed(online, model)
+    assert distance(gradient(apart), online.gradient) <= EXACT
+    rows = [sum(len(one["advantages"]) for one in passes) for passes in (apart._passes, online.passes)]
+    assert rows[1] < rows[0]
+
+
 def test_scores_of_completions_are_those_of_trl(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestra_training.trainers import models  # noqa: PLC0415
 

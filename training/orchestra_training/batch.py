@@ -113,3 +113,18 @@ def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
         if batch.report.passes(group.id, fault):
             _add(batch, by_id[group.run_ids[max(solved, key=rewards.__getitem__)]], 1.0)
     return batch
+
+
+def merged(rows: Sequence[WeighedRow]) -> list[WeighedRow]:
+    """Rows with the same tokens as one, with the sum of their weights: the runs of a group decide much alike.
+
+    The clipped surrogate (4) of one row is in proportion to its weight, by its sign; so the loss stays the same, and
+    rows whose weights differ in sign stay apart. Of their logprobs, which differ by rounding only, the first stand.
+    """
+    found: dict[tuple[object, ...], WeighedRow] = {}
+    for one in rows:
+        row = one.row
+        key = (tuple(row.prompt_ids), tuple(row.completion_ids), tuple(row.mask), one.weight > 0)
+        first = found.get(key)
+        found[key] = one if first is None else WeighedRow(first.row, first.weight + one.weight)
+    return list(found.values())

@@ -3,7 +3,8 @@
 TRL's trainer generates one completion a prompt; a trajectory is several rows, and how many differs. So what a step
 learns from comes whole from a function, and each optimiser step is one such batch, cut into passes of a bounded number
 of tokens. The loss is TRL's `dapo` with the weights of `orchestra_training.batch`: the mean over trajectories of the
-mean over their policy tokens. Old logprobs are those that were stored when the tokens were sampled.
+mean over their policy tokens. Old logprobs are those that were stored when the tokens were sampled. Rows with the same
+tokens are computed once; TRL's entropy bonus and metrics are means over what is computed.
 
 A batch is used for `num_iterations` steps; checkpoints are written only in between, so that a resumed training draws
 the batches that an uninterrupted one would have drawn. A batch without a row changes nothing.
@@ -21,7 +22,7 @@ from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from orchestra_training.batch import Batch, WeighedRow
+from orchestra_training.batch import Batch, WeighedRow, merged
 from orchestra_training.rows import Row
 from orchestra_training.trainers.models import fits
 
@@ -131,7 +132,7 @@ class PolicyTrainer(GRPOTrainer):
         if self.use_vllm:
             self.vllm_generation.sync_weights()
         batch, figures = self._draw(number)
-        pieces = list(_pieces(batch.rows, self._tokens_per_pass))
+        pieces = list(_pieces(merged(batch.rows), self._tokens_per_pass))
         everyone = gather_object([(batch.trajectories, len(pieces), dict(figures))])
         trajectories = sum(others for others, _, _ in everyone)
         passes = max(count for _, count, _ in everyone)
