@@ -1,0 +1,114 @@
+"""Rollouts decided by a real vLLM, and the step that the trainer makes of them with the server's logprobs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from orchestra_training.datasets.build import build
+from orchestra_training.datasets.source import logs_of
+from orchestra_training.harvest.fidelity import fidelity
+from orchestra_training.rollout import Place, RolloutTask
+from orchestra_training.trainers.recipe import read_recipe
+from orchestra_training.verdicts.ruling import ruling
+
+from orchestra_graph.protocols.base import Protocol, Situation, View
+from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.runlog.record import Verdict
+from orchestra_graph.testing import ScriptedExpert
+from orchestra_graph.tools.expert import Expert
+from orchestra_graph.turns import Decision
+from tests.integration.conftest import Served
+from tests.training.test_train_policy import distance, gradient
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+CLOSE = 1e-3
+"""Relative L2 distance of the step with the server's logprobs from the one with the trainer's own."""
+EXACT = 1e-5
+
+RECIPE = """# orchestra train {kind} --recipe {kind}.toml
+kind = "{kind}"
+output = "{folder}/{kind}"
+model = {{ path = "{model}", dtype = "float32" }}
+data = {{ path = "{folder}/data" }}
+tasks = {{ source = "tests.integration.test_train_vllm:Parity" }}
+
+[rollout]
+tasks = 4
+size = 4
+protocol = "tests.integration.test_train_vllm:AnyReply"
+max_tokens = 24
+base_url = "{url}"
+model = "tiny"
+log = "{folder}/runs.jsonl"
+
+[trainer]
+max_steps = 1
+report_to = "none"
+activation_checkpointing = false
+"""
+
+
+class AnyReply(Protocol):
+    """Takes whatever an untaught model writes for a call: of the one tool or the other, by the length of the text."""
+
+    name: ClassVar[str] = "any-reply"
+    sampling = MappingProxyType({"max_tokens": 24})
+
+    def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
+        text = f"{situation.question} So far: {len(situation.turns)}."
+        reply = yield View([HumanMessage(text)], [], len(text))
+        tool = "expert" if len(reply.text) % 3 else "helper"
+        return {"calls": [{"id": f"{situation.turn_id}-0", "tool": tool, "args": {}}], "reason": "", "by": "router"}
+
+
+class Parity:
+    """Tasks that are solved by runs of an even number of calls."""
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        def open_place() -> Place:
+            helper = ScriptedExpert("a finding")
+            expert = ScriptedExpert("<answer>42</answer>")
+
+            async def verdict(answer: str | None) -> Verdict:
+                return ruling(float((len(helper.prompts) + len(expert.prompts)) % 2 == 0), "parity")
+
+            tools = [
+                Expert(name="helper", description="Finds.", model=helper),
+                Expert(name="expert", description="Answers.", model=expert, terminal=True),
+            ]
+            return Place(tools, verdict)
+
+        return RolloutTask(id=f"{step}/{index}", question=f"What is {index} + {42 - index}?", open=open_place)
+
+
+def recipe(folder: Path, served: Served, kind: str) -> Any:
+    path = folder / f"{kind}.toml"
+    path.write_text(RECIPE.format(kind=kind, folder=folder, model=served.model, url=served.base_url))
+    return read_recipe(path)
+
+
+def test_the_logprobs_of_the_server_give_the_step_of_the_trainer(served: Served, tmp_path: Path) -> None:
+    from orchestra_training.trainers import grpo, replay  # noqa: PLC0415  (import torch)
+
+    online = grpo.train(recipe(tmp_path, served, "grpo"))
+    step = gradient(online)
+    assert step.norm() > 0
+    runs = list(read_runs(tmp_path / "runs.jsonl"))
+    assert len(runs) == 16
+    assert {fidelity(run).fidelity for run in runs} == {"exact"}
+    assert all(run.verdict is not None for run in runs)
+
+    own = grpo.train(recipe(tmp_path, served, "grpo"))
+    own.uses_stored_logprobs = False
+    own._passes = [{name: tensor for name, tensor in one.items() if "old" not in name} for one in online._passes or ()]
+    own.state.global_step, own.num_iterations = 1, 2  # in the middle of a batch: it draws nothing
+    assert distance(step, gradient(own)) <= CLOSE
+
+    build("replay", logs_of(tmp_path / "runs.jsonl"), tmp_path / "data")
+    assert distance(gradient(replay.train(recipe(tmp_path, served, "replay"))), step) <= EXACT
