@@ -42,6 +42,17 @@ def test_a_run_that_states_all_is_exact() -> None:
     assert fidelity(exact()) == ("exact", None, "")
 
 
+def test_a_turn_for_which_nobody_was_asked_takes_nothing_away() -> None:
+    """A protocol decides by itself where one tool is left; a request that was made is charged."""
+    unasked = decided(2, ["large"])
+    asked = fidelity(exact(turns=[*exact().turns, unasked]))
+    assert (asked.fidelity, asked.reason[:23]) == ("rendered", "turn r-2 has no capture")
+    del unasked["charges"]["r-2#0"]
+    assert fidelity(exact(turns=[*exact().turns, unasked])).fidelity == "exact"
+    unstated = fidelity(exact(turns=[*exact().turns, {**unasked, "charges": {}}]))
+    assert unstated.fidelity == "rendered", "a turn of an old trace states no charges"
+
+
 @pytest.mark.parametrize(
     ("parts", "captured", "expected"),
     [

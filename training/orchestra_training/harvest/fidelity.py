@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from orchestra_graph.ledger import ROUTER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.served import VLLM_SAMPLING
+from orchestra_graph.turns import Turn
 
 Fidelity = Literal["exact", "ids", "rendered", "text"]
 
@@ -71,8 +73,10 @@ def _without_tokens(run: Trajectory) -> str | None:
         problem = turn["decision"].get("problem")
         if turn["decision"]["by"] != "router" or (problem is not None and problem["kind"] == "router_error"):
             continue
-        asked += 1
         names = turn.get("captures", ())
+        if not names and not _was_asked(turn):
+            continue
+        asked += 1
         captures = [run.captures[name] for name in names if name in run.captures]
         if not captures or len(captures) != len(names):
             return f"turn {turn['id']} has no capture; expected the server's token ids"
@@ -80,6 +84,12 @@ def _without_tokens(run: Trajectory) -> str | None:
             if not (capture.prompt_token_ids and capture.token_ids):
                 return f"capture {capture.id} has no token ids; expected those of prompt and reply"
     return None if asked else "the policy decided no turn"
+
+
+def _was_asked(turn: Turn) -> bool:
+    """Whether the policy was: where one choice is left a protocol decides by itself. Requests are charged."""
+    charges = turn["charges"].values()
+    return not charges or any(charge["tool"] == ROUTER for charge in charges)
 
 
 def _shortfalls(run: Trajectory) -> Iterator[tuple[Shortfall, str]]:
