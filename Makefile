@@ -37,6 +37,7 @@ bench: $(VENV)/.dev postgres
 	$(BIN)/python tests/benchmarks/retriever.py
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/serving.py
+	$(BIN)/python tests/benchmarks/rollouts.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/harvest.py
 	$(BIN)/python -m tests.benchmarks.round_trip
