@@ -9,7 +9,7 @@ import pytest
 
 from orchestra_graph import Catalog, ConfigError, ToolSpec
 from orchestra_graph.protocols.scan import ScanProtocol
-from orchestra_graph.routers.bundled import WORDS, refuse_unknown_words, tiny_folder, tiny_router
+from orchestra_graph.routers.bundled import WORDS, refuse_unknown_words, tiny_folder, tiny_router, words_of
 from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.trial import open_run
 from tests.commands import Orchestra
@@ -43,9 +43,11 @@ async def test_a_graph_speaks_its_protocol_without_being_told() -> None:
 
 def test_the_catalogs_of_the_workbench_are_in_its_words() -> None:
     bench = Workbench()
-    refuse_unknown_words(bench.catalog)
-    for index in range(20):
-        refuse_unknown_words(bench.sample(5, index).catalog)
+    known = set((tiny_folder() / WORDS).read_text(encoding="utf-8").split())
+    for catalog in [bench.catalog, *(bench.sample(5, index).catalog for index in range(20))]:
+        refuse_unknown_words(catalog)
+        words = set[str]().union(*(words_of(spec.description) for spec in catalog.tools.values()))
+        assert len(words - known) < 0.1 * len(words)
 
 
 @pytest.mark.parametrize(
