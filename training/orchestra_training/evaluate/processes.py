@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +106,7 @@ def _refuse_dead(processes: Sequence[SpawnProcess]) -> None:
 def _work(make_stage: Callable[[], Stage], jobs: Sequence[Job], results: Any, concurrent: int) -> None:
     """A process's part. Whoever interrupts the command interrupts its first process, which ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     batch: list[Played] = []
 
     def tell(run: Played) -> None:
@@ -118,6 +121,14 @@ def _work(make_stage: Callable[[], Stage], jobs: Sequence[Job], results: Any, co
         results.put(_Failed(str(error)))
     results.put(batch)
     results.put(None)
+
+
+def _end_with_parent() -> None:
+    """A first process that is killed tells nobody; without this its others would play on, into a log that is left."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 async def _all(stage: Stage, jobs: Sequence[Job], on_run: Callable[[Played], None], concurrent: int) -> None:
