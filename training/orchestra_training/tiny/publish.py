@@ -77,12 +77,13 @@ def stage_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} is not there; expected the output folder of orchestra train")
     state = json.loads(path.read_text(encoding="utf-8"))
-    return {"name": folder.name, "steps": state["global_step"], "log": state["log_history"]}
+    sizes = {"steps": state["global_step"], "batch": state["train_batch_size"]}
+    return {"name": folder.name, **sizes, "log": state["log_history"]}
 
 
 def told(stage: Mapping[str, Any]) -> str:
     """One line on a stage: its steps, and the first and last value of each figure that tells how it went."""
-    parts = [f"{stage['steps']:,} steps"]
+    parts = [f"{stage['steps']:,} steps of {stage['batch']}"]
     for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups"):
         values = [line[name] for line in stage["log"] if name in line and "train_runtime" not in line]
         if values and not (name == "loss" and any("reward" in line for line in stage["log"])):
