@@ -112,7 +112,7 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     evaluation.write_text(json.dumps({"reference": {"policy": "rules"}, "conditions": {"unseen": figures}}))
     main(tiny_folder(), evaluation=evaluation, stage=[stage], words=tiny_folder() / WORDS, to=tmp_path / "published")
     card = (tmp_path / "published" / "README.md").read_text()
-    assert "- `my-sft`: 1,234 steps of 64, loss 6 -> 0.25\n" in card
+    assert "- `my-sft`: 1,234 steps of 64 lessons, loss 6 -> 0.25\n" in card
     assert "### unseen, 77 tasks" in card
     assert "| tiny | 0.910 [0.900, 0.920] |" in card
     assert LocalRouter.from_folder(tmp_path / "published").chat_template == tiny_router().chat_template

@@ -83,10 +83,11 @@ def stage_of(folder: Path) -> dict[str, Any]:
 
 def told(stage: Mapping[str, Any]) -> str:
     """One line on a stage: its steps, and the first and last value of each figure that tells how it went."""
-    parts = [f"{stage['steps']:,} steps of {stage['batch']}"]
+    online = any("reward" in line for line in stage["log"])
+    parts = [f"{stage['steps']:,} steps" + ("" if online else f" of {stage['batch']} lessons")]
     for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups"):
         values = [line[name] for line in stage["log"] if name in line and "train_runtime" not in line]
-        if values and not (name == "loss" and any("reward" in line for line in stage["log"])):
+        if values and not (online and name == "loss"):
             parts.append(f"{name} {values[0]:.3g} -> {values[-1]:.3g}")
     return f"- `{stage['name']}`: {', '.join(parts)}"
 
