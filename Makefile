@@ -1,11 +1,12 @@
 # make demo   watch routers work, offline            make test    formatter, linter, types, all tests
 # make quick  the tests that take no longer than two minutes       make bench   measurements, several minutes
+# make circle the tiny router is served, run, trained on its own runs, served again: minutes, with a real vLLM
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := orchestra_graph training tests examples graphs
 
-.PHONY: demo test quick lint types bench sandbox postgres browser format clean
+.PHONY: demo test quick circle lint types bench sandbox postgres browser format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/orchestra demo
@@ -13,9 +14,13 @@ demo: $(VENV)/.demo
 test: lint types sandbox postgres browser
 	$(BIN)/pytest -n 2 -m "not vllm"
 	$(BIN)/pytest -m vllm
+	@$(MAKE) --no-print-directory circle
 
 quick: $(VENV)/.dev sandbox
 	$(BIN)/pytest -n 2 -m "not slow and not vllm" --hypothesis-profile quick
+
+circle: $(VENV)/.dev
+	@$(BIN)/python tests/integration/circle.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -15,7 +15,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from orchestra_graph.serving.metrics import Load, read_metrics
 from orchestra_graph.tokens import FolderTokenizer, ServerTokenizer
 from orchestra_graph.vllm import Capture, ChatVLLM, take_capture
-from tests.integration.conftest import Served, orchestra
+from tests.integration.serving import Served, orchestra
 
 pytestmark = [
     pytest.mark.vllm,

@@ -27,7 +27,7 @@ from orchestra_graph.served import VLLM_SAMPLING
 from orchestra_graph.served import Served as Known
 from orchestra_graph.serving.tiny import TEMPLATE
 from orchestra_graph.turns import Purpose
-from tests.integration.conftest import Served
+from tests.integration.serving import Served
 
 pytestmark = [
     pytest.mark.vllm,

@@ -16,7 +16,7 @@ from orchestra_graph import Budget, Catalog, Expert, Price, RunLog, create_orche
 from orchestra_graph.catalog import Limits, ModelSpec
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.serving.metrics import Load, read_metrics
-from tests.integration.conftest import FLAGS, VLLM_FLAGS, Served, children, orchestra
+from tests.integration.serving import FLAGS, VLLM_FLAGS, Served, children, orchestra
 from tests.test_serving_process import free_port
 
 pytestmark = [

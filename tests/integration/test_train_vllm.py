@@ -22,7 +22,7 @@ from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.testing import ScriptedExpert
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import Decision
-from tests.integration.conftest import Served
+from tests.integration.serving import Served
 from tests.training.test_train_policy import distance, gradient
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
