@@ -61,7 +61,7 @@ async def server_checks(server: Server, **options: Any) -> dict[str, Check]:
 async def test_what_is_installed() -> None:
     checks = {check.name: check for check in await examine()}
     assert checks["orchestra-graph"].state == "ok"
-    assert checks["extra demo"].found.startswith("sympy ")
+    assert "sympy " in checks["extra demo"].found
     assert "extra dev" not in checks
     assert {"bubblewrap", "GPU", "vllm"} <= checks.keys()
     assert "server" not in checks
