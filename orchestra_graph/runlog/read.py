@@ -73,8 +73,8 @@ class _UnreadableError(Exception):
         self.fault = fault
 
 
-_Place = tuple[int, int]
-"""Offset and number of a line."""
+_Places = tuple[tuple[int, int], ...]
+"""Offset and number of each line of a run, oldest first; in tuples, which a garbage collector soon passes over."""
 
 
 class _Judged(BaseModel):
@@ -180,9 +180,9 @@ def _open(path: Path) -> BinaryIO:
         raise RunLogError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _index(path: Path, file: BinaryIO, report: ReadReport) -> dict[str, list[_Place]]:
+def _index(path: Path, file: BinaryIO, report: ReadReport) -> dict[str, _Places]:
     """Places of the lines of each run, oldest first."""
-    places: dict[str, list[_Place]] = {}
+    places: dict[str, _Places] = {}
     for line in lines(file, end=size_between_writes(file), compressed=path.suffix == COMPRESSED):
         report.lines += 1
         try:
@@ -190,7 +190,7 @@ def _index(path: Path, file: BinaryIO, report: ReadReport) -> dict[str, list[_Pl
         except _UnreadableError as error:
             report.add(path, line.number, error.fault, str(error))
         else:
-            places.setdefault(run_id, []).append((line.offset, line.number))
+            places[run_id] = (*places.get(run_id, ()), (line.offset, line.number))
     return places
 
 
@@ -226,7 +226,7 @@ def _decode(data: bytes) -> object:
 
 
 def _last_readable(
-    path: Path, file: BinaryIO, places: list[_Place], report: ReadReport, catalogs: _Catalogs
+    path: Path, file: BinaryIO, places: _Places, report: ReadReport, catalogs: _Catalogs
 ) -> LoggedRun | None:
     """The run as its last line that can be read tells it, with the newest verdict after that line."""
     verdict: Verdict | None = None
@@ -263,7 +263,8 @@ class _Catalogs:
         if catalog is not None:
             record = _decode(b"".join((line[:start], _STAND_IN, line[end:])))
             if isinstance(record, dict) and record.get("catalog") == _STAND_IN_TEXT:
-                return {**record, "catalog": catalog}
+                record["catalog"] = catalog
+                return record
         return _decode(line)  # there is none, or what was found is not the run's own
 
     def _catalog(self, data: bytes) -> Catalog | None:
@@ -284,7 +285,7 @@ def _content(data: bytes, catalogs: _Catalogs, verdict: Verdict | None) -> Traje
     record = catalogs.decode(data)
     model = _Judged if isinstance(record, dict) and record.keys() == _JUDGED else Trajectory
     if verdict is not None and model is Trajectory and isinstance(record, dict):
-        record = {**record, "verdict": verdict}
+        record["verdict"] = verdict
     try:
         content = model.model_validate(record)
     except ValidationError as error:
