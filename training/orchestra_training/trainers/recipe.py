@@ -114,7 +114,7 @@ class DataTable(_Table):
     """What is learnt from, where nothing is rolled out."""
 
     path: Path
-    """A data set (a folder, `*.parquet` or `*.jsonl`); for `replay` a run log."""
+    """A data set (a folder, `*.parquet` or `*.jsonl`); `orchestra data build` writes them."""
 
 
 class Recipe(_Table):
