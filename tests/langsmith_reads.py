@@ -35,11 +35,10 @@ def read(recorder: Recorder, path: str, query: dict[str, Any]) -> Any:
         }
         return [project] if query["name"][0] == "test" else []
     if path == "/feedback":
-        return [
-            record
-            for record in recorder.feedback
-            if _trace_of(record) in query["run"] and record["key"] in query["key"]
-        ]
+        wanted, keys = set(query["run"]), set(query["key"])
+        found = [each for each in recorder.feedback if _trace_of(each) in wanted and each["key"] in keys]
+        start = int(query["offset"][0])
+        return found[start : start + int(query["limit"][0])]
     is_new = path == "/api/v2/runs/query"
     assert is_new or path == "/runs/query", f"nothing is expected to be read from {path}"
     found = _wanted(recorder, query)
