@@ -35,6 +35,9 @@ MAX_DEPTH: Final = 8
 
 _MOST_KEPT = 1024
 
+_VERSION: Final = {"weights_hash", "step"}
+"""What `Served` says of the version of the weights."""
+
 Constraint = Literal["required"]
 """A reply must be a valid call: names and arguments follow the functions' schemas."""
 
@@ -165,6 +168,13 @@ class Engine:
         """What logs and traces call the router."""
         return self.catalog.router.model or self.router.get_name()
 
+    @property
+    def policy(self) -> dict[str, Any]:
+        """The router's name, and the version of its weights where it is known: `record.Policy`."""
+        served = getattr(self.router, "served", None)
+        known = served.model_dump(include=_VERSION, exclude_none=True) if isinstance(served, Served) else {}
+        return {"name": self.policy_name, **known}
+
     def header(self, run: RunHeader) -> dict[str, Any]:
         """What the run log says of a run before its turns."""
         setup = self.setup(run)
@@ -186,16 +196,14 @@ class Engine:
     @property
     def _served(self) -> dict[str, Any]:
         """What is known of the router as it is served; the log leaves out what is not."""
-        policy: dict[str, Any] = {"name": self.policy_name}
         sampling = dict(self.protocol.sampling)
         if isinstance(self.router, ServedModel):
             sampling = self.router.sampling(sampling)
         served = getattr(self.router, "served", None)
         if not isinstance(served, Served):
-            return {"policy": policy, "sampling": sampling}
-        known = served.model_dump(mode="json", exclude_none=True)
-        policy |= {key: known.pop(key) for key in ("weights_hash", "step") if key in known}
-        return {**known, "policy": policy, "sampling": {**served.sampling, **sampling}}
+            return {"policy": self.policy, "sampling": sampling}
+        known = served.model_dump(mode="json", exclude_none=True, exclude=_VERSION)
+        return {**known, "policy": self.policy, "sampling": {**served.sampling, **sampling}}
 
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
         """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model.

@@ -95,6 +95,8 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         "budget": budget.json_data,
         "catalog_hash": engine.catalog.hash,
         "started": datetime.now(UTC).isoformat(),
+        "policy": engine.policy,
+        "protocol": engine.protocol.name,
     }
     if "task" in given:
         run["task"] = _given(About, given["task"], About()).model_dump(mode="json", exclude_unset=True)

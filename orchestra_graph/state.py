@@ -61,6 +61,10 @@ class RunHeader(TypedDict):
     catalog_hash: str
     started: str
     """ISO time, UTC."""
+    policy: NotRequired[dict[str, Any]]
+    """Who decides: `name`, and where they are known `weights_hash` and `step`. Absent in runs of earlier releases."""
+    protocol: NotRequired[str]
+    """Name of the protocol that it reads and replies by."""
     task: NotRequired[dict[str, Any]]
     """What the context says of the task: fields of `About`, and others."""
     parent: NotRequired[str]

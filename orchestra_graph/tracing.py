@@ -72,8 +72,10 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
         **({"problem": problem["detail"]} if problem else {}),
         **({"outcomes": shortened(turn["outcomes"])} if turn["outcomes"] else {}),
     }
+    version = {f"policy_{key}": value for key, value in run.get("policy", {}).items() if key != "name"}
     whose = {
         **names,
+        **version,
         "run": run["id"],
         "catalog_hash": run["catalog_hash"],
         "preferences": run["preferences"],

@@ -7,8 +7,21 @@ from typing import Any
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.served import Served
+from orchestra_graph.testing import ScriptedRouter
 
 CATALOG = Catalog.of([ToolSpec(name=name) for name in ("search", "large", "small")])
+
+
+class VersionedRouter(ScriptedRouter):
+    """A router whose weights have a version."""
+
+    def __init__(self, script: Sequence[Any]) -> None:
+        super().__init__(script)
+
+    @property
+    def served(self) -> Served:
+        return Served(weights_hash="5eed", step=7)
 
 
 def decided(index: int, tools: Sequence[str] = (), **parts: Any) -> dict[str, Any]:

@@ -15,16 +15,19 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
+from orchestra_training.filters import FilterReport
+from orchestra_training.groups import collect
 from orchestra_training.harvest.checkpoints import PAGE, PostgresSource, SqliteSource
 from orchestra_training.harvest.source import SourceReport
 
 from orchestra_graph import Expert, Price, RunLog, add_router, create_orchestrator
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import read_runs
-from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.subgraph import Subgraph
 from tests.integration.postgres import postgres
+from tests.training.runs import VersionedRouter
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def sqlite_saver(path: Path) -> Iterator[SqliteSaver]:
 def orchestrator(log: RunLog | None, saver: Any, **options: Any) -> Any:
     solver = Expert(ScriptedExpert("<answer>42</answer>"), name="solver", price=Price(input=3.0, output=9.0))
     looker = Expert(ScriptedExpert("a thought"), name="looker", role="chat", price=Price(per_call=0.01))
-    router = ScriptedRouter([("looker", {}), "no call", ("solver", {})] * 100)
+    router = VersionedRouter([("looker", {}), "no call", ("solver", {})] * 100)
     return create_orchestrator(router, [solver, looker], run_log=log, **options).compile(checkpointer=saver)
 
 
@@ -62,6 +65,8 @@ def same(run: Trajectory, live: Trajectory) -> None:
         "budget",
         "started_at",
         "catalog_hash",
+        "policy",
+        "protocol",
         "answer",
         "stopped_by",
     )
@@ -95,6 +100,35 @@ def test_every_run_of_every_thread_comes_back_from_sqlite(tmp_path: Path) -> Non
     again, report = read(SqliteSource(path), {first})
     assert again.keys() == live.keys() - {first}
     assert report.known == 1
+
+
+def test_runs_of_checkpoints_are_grouped_by_the_version_of_their_policy_as_those_of_the_log(tmp_path: Path) -> None:
+    log, path = RunLog(tmp_path / "runs.jsonl"), tmp_path / "checkpoints.sqlite"
+    with sqlite_saver(path) as saver:
+        fill(saver, log)
+    runs, _ = read(SqliteSource(path))
+    solved = {"verdict": Verdict(outcome=1.0, by="test")}
+    report = FilterReport()
+    groups = collect([run.model_copy(update=solved) for run in runs.values()], report)
+    live = collect([run.model_copy(update=solved) for run in read_runs(log.path)], FilterReport())
+    assert report.dropped == []
+    assert {group.id: set(group.run_ids) for group in groups} == {group.id: set(group.run_ids) for group in live}
+    assert len(groups) == 2
+    assert all(run.policy == Policy(name="VersionedRouter", weights_hash="5eed", step=7) for run in runs.values())
+
+
+def test_a_checkpoint_that_does_not_say_who_decided_still_gives_its_run(tmp_path: Path) -> None:
+    log, path = RunLog(tmp_path / "runs.jsonl"), tmp_path / "checkpoints.sqlite"
+    with sqlite_saver(path) as saver:
+        graph = orchestrator(log, saver)
+        ask(graph, "one")
+        config: Any = {"configurable": {"thread_id": "one"}}
+        header = graph.get_state(config).values["run"]
+        earlier = {name: value for name, value in header.items() if name not in ("policy", "protocol")}
+        graph.update_state(config, {"run": earlier})
+    runs, report = read(SqliteSource(path))
+    (run,) = runs.values()
+    assert (run.policy, run.protocol, report.skipped) == (None, None, {})
 
 
 @pytest.mark.slow

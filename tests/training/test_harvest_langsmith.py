@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.graph import START, MessagesState, StateGraph
+from orchestra_training.groups import group_id
 from orchestra_training.harvest.export import ExportSource
 from orchestra_training.harvest.gather import TRAIN, harvest
 from orchestra_training.harvest.langsmith import LangSmithSource
@@ -23,13 +24,14 @@ from orchestra_training.harvest.source import Found, Source, SourceReport
 from orchestra_training.harvest.sources import Wanted
 from pyarrow import parquet
 
-from orchestra_graph import Budget, RunLog, add_router
+from orchestra_graph import Budget, RunLog, add_router, create_orchestrator
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import read_runs
-from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_graph.testing import ScriptedRouter
 from tests.langsmith_recorder import KEY, Recorder, recording, served
-from tests.test_lang_smith import ARGS, asked, question
+from tests.test_lang_smith import ARGS, PRICES, asked, question, team
+from tests.training.runs import VersionedRouter
 
 Interface = Literal["new", "old"]
 VERSIONS: dict[Interface, str] = {"new": "0.16.2", "old": "0.10"}
@@ -115,6 +117,19 @@ def test_a_trace_gives_back_decisions_outcomes_charges_and_totals(
     assert (run.answer, run.stopped_by, run.ended, run.catalog_hash) == ("42", "answer", "answered", live.catalog_hash)
     assert run.policy is not None and live.policy is not None and run.policy.name == live.policy.name
     assert (report.read, report.runs, report.skipped) == (1, 1, {})
+
+
+def test_a_run_of_a_trace_is_in_the_group_that_its_log_puts_it_in(
+    recorder: Recorder, interface: Interface, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    router = VersionedRouter([("search", ARGS["search"]), ("answer", {})])
+    graph = create_orchestrator(router, team(), catalog=PRICES, run_log=log).compile()
+    traced(recorder, lambda: graph.invoke(question()))
+    [run], _ = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    assert run.policy == live.policy == Policy(name="policy-8b", weights_hash="5eed", step=7)
+    assert group_id(run) == group_id(live)
 
 
 def test_a_run_that_its_budget_stopped_has_its_closing_turn(

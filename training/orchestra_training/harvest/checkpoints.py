@@ -4,8 +4,8 @@ A run's header and turns are in the state: of an orchestrator, of a graph with `
 middleware. A later question on the same thread replaces them, so all checkpoints are looked at, the newest first; the
 newest one of a run has it whole. They are read a page at a time, and nothing is written.
 
-A checkpoint does not say who decided or from which catalog (its hash is there), and holds no tokens. A run whose books
-are open there goes on, waits or was abandoned; nested runs are in the turns of the run around, as charges.
+A checkpoint holds no tokens, and of the catalog its hash only; those of earlier releases do not say who decided. A run
+whose books are open there goes on, waits or was abandoned; nested runs are in the turns of the run around, as charges.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def _trajectory(run: Mapping[str, Any], parts: Mapping[str, Any]) -> Trajectory:
             "catalog_hash": run["catalog_hash"],
             "preferences": run["preferences"],
             "budget": run["budget"],
+            "policy": run.get("policy"),
+            "protocol": run.get("protocol"),
             "ended": "answered",
             "answer": _said(parts["messages"]) if parts["answer"] is None else parts["answer"],
             "stopped_by": parts["stopped_by"],

@@ -154,7 +154,7 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
         "catalog_hash": told.get("catalog_hash"),
         "preferences": told.get("preferences") or {},
         "budget": told.get("budget") or {},
-        "policy": {"name": told["policy"]} if "policy" in told else None,
+        "policy": _policy(told),
         "protocol": told.get("protocol"),
         **ended,
         "error": graph.error,
@@ -169,6 +169,12 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         return Unusable(run_id, "invalid", f"{place} = {first['input']!r:.60}: {first['msg']}")
+
+
+def _policy(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Who decided, with the version of its weights, where the trace says so."""
+    known = {"name": "policy", "weights_hash": "policy_weights_hash", "step": "policy_step"}
+    return {key: told[name] for key, name in known.items() if name in told} if "policy" in told else None
 
 
 def _answer(last: Turn | None) -> str | None:
