@@ -200,7 +200,7 @@ def finish(
             engine.started.discard(run["id"])
         if is_nested:
             hand_up({**trajectory, "captures": captures})
-    tracing.finished(stopped_by, ledger)
+    tracing.finished(run, stopped_by, ledger, policy=engine.policy_name, protocol=engine.protocol.name)
     event: AnswerEvent = {
         "type": "answer",
         "run": run["id"],

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from langgraph.types import TracePolicy
 from langsmith.run_helpers import get_current_run_tree, tracing_context
+from langsmith.run_trees import RunTree
 from langsmith.utils import tracing_is_enabled
 
 from orchestra_graph.spans import Span, annotate, current, figures, graph_of, shortened
@@ -72,15 +73,6 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
         **({"problem": problem["detail"]} if problem else {}),
         **({"outcomes": shortened(turn["outcomes"])} if turn["outcomes"] else {}),
     }
-    version = {f"policy_{key}": value for key, value in run.get("policy", {}).items() if key != "name"}
-    whose = {
-        **names,
-        **version,
-        "run": run["id"],
-        "catalog_hash": run["catalog_hash"],
-        "preferences": run["preferences"],
-        "budget": run["budget"],
-    }
     about = {
         "turn": turn["index"],
         "decided_by": decision["by"],
@@ -93,11 +85,8 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
     }
     tools = {f"calls:{call['tool']}" for call in decision["calls"]}
     tags = ["turn", f"by:{decision['by']}", *sorted(tools), *([f"problem:{problem['kind']}"] if problem else ())]
-    annotate(tree, {**whose, **about}, tags, shown)
-    graph = graph_of(tree)
-    if graph is not None and graph.metadata.get("run") != run["id"]:
-        asked = {"question": shortened(run["question"]), "task": run.get("task", {}), "started": run["started"]}
-        annotate(graph, {**whose, **asked}, [f"{key}:{name}" for key, name in names.items()])
+    annotate(tree, {**_whose(run, names), **about}, tags, shown)
+    _name_graph(tree, run, names)
 
 
 def called(tool: str, task: Mapping[str, Any], outcome: Outcome, charges: Mapping[str, Charge]) -> None:
@@ -134,13 +123,36 @@ def called(tool: str, task: Mapping[str, Any], outcome: Outcome, charges: Mappin
         tree.run_type = "tool"
 
 
-def finished(stopped_by: str, ledger: Mapping[str, Any]) -> None:
-    """Say on the graph's run how it ended, and what it came to."""
+def finished(run: Mapping[str, Any], stopped_by: str, ledger: Mapping[str, Any], **names: str) -> None:
+    """Say on the graph's run how it ended, and what it came to.
+
+    Args:
+        run: The header; the run of an agent is named here, whose steps have graphs of their own.
+        stopped_by: Why it ended.
+        ledger: Its totals.
+        names: Of policy and protocol.
+    """
     tree = get_current_run_tree()
-    graph = None if tree is None else graph_of(tree)
+    graph = None if tree is None else _name_graph(tree, run, names)
     if graph is not None:
         sums = {key: ledger[key] for key in ("dollars", "uncertain_dollars", "seconds", "wall_seconds", "calls")}
         annotate(graph, {"stopped_by": stopped_by, **sums}, [f"stopped_by:{stopped_by}"])
+
+
+def _whose(run: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Whose run it is, under which terms, by which version of the policy."""
+    version = {f"policy_{key}": value for key, value in run.get("policy", {}).items() if key != "name"}
+    same = {key: run[key] for key in ("catalog_hash", "preferences", "budget")}
+    return {**names, **version, "run": run["id"], **same}
+
+
+def _name_graph(tree: RunTree, run: Mapping[str, Any], names: Mapping[str, str]) -> RunTree | None:
+    """The run of the graph that a run is a step of, which says from now on what it was asked."""
+    graph = graph_of(tree)
+    if graph is not None and graph.metadata.get("run") != run["id"]:
+        asked = {"question": shortened(run["question"]), "task": run.get("task", {}), "started": run["started"]}
+        annotate(graph, {**_whose(run, names), **asked}, [f"{key}:{name}" for key, name in names.items()])
+    return graph
 
 
 def _without_errors(charges: Mapping[str, Charge]) -> dict[str, Any]:

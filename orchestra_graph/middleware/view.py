@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.tools import BaseTool
 
 from orchestra_graph.catalog import Catalog, ToolSpec
-from orchestra_graph.protocols.base import Protocol, Situation, View
+from orchestra_graph.protocols.base import AGENT_STEP, Protocol, Situation, View
 from orchestra_graph.protocols.table import render_table
 from orchestra_graph.state import RunHeader
 from orchestra_graph.text import cut
@@ -42,7 +42,7 @@ class StepProtocol(Protocol):
             is shown this step's turns only.
     """
 
-    name: ClassVar[str] = "step"
+    name: ClassVar[str] = AGENT_STEP
 
     def __init__(
         self, spoken: Protocol, tools: Mapping[str, str], prices: Mapping[str, ToolSpec], *, since: int = 0

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
 
@@ -19,6 +19,9 @@ from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.turns import Decision, Turn
+
+AGENT_STEP: Final = "step"
+"""Name of the protocol by which a router decides a step of a `create_agent` agent, around its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,7 @@ def _facts(
         "sha256": file_hash(file),
         "command": command,
         "sources": logs.described(),
+        "harvest": dict(sorted(logs.skipped().items())),
         "read": read_facts(logs),
         "runs": told(reports.runs),
         "chosen": told(reports.chosen),

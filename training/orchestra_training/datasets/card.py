@@ -85,6 +85,7 @@ def _left_out(facts: Mapping[str, Any]) -> list[list[Any]]:
     stages = ["runs", "chosen", "turns"]
     found = [[stage, reason, count] for stage in stages for reason, count in facts[stage]["left_out"].items()]
     read = facts["read"]
+    found += [["harvest", kind, count] for kind, count in facts["harvest"].items()]
     found += [["lines", kind, count] for kind, count in read["faults"].items()]
     return found + [["lines", kind, read[kind]] for kind in ("superseded", "duplicates") if read[kind]]
 

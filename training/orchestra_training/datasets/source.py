@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import ReadReport, read_runs
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.harvest.gather import REPORT
 
 SUFFIXES: Final = (".jsonl", ".jsonl.zst")
 
@@ -35,6 +39,15 @@ class Logs:
                 else:
                     seen.add(run.run_id)
                     yield run
+
+    def skipped(self) -> Counter[str]:
+        """What harvests left out on the way into these logs and those of the other split, by kind."""
+        reports = [folder / REPORT for folder in {path.parent for path in self.paths}]
+        found: Counter[str] = Counter()
+        for report in reports:
+            if report.is_file():
+                found.update(orjson.loads(report.read_bytes()).get("skipped", {}))
+        return found
 
     def described(self) -> list[dict[str, Any]]:
         """Name, size and SHA-256 of each file."""

@@ -1,23 +1,26 @@
 """From a trace to trajectories: what `orchestra_graph.tracing` left on the runs of LangSmith.
 
 Turns are put together from the runs of the router and of the calls: decisions, outcomes, charges, seconds. Their order
-is that of their numbers, not of clocks.
+is that of their numbers, not of clocks. A `create_agent` agent that has ended has its turns in its output; of one that
+broke off the trace has parts of them only, and gives nothing.
 
-What a trace does not hold: the catalog (its hash is there), tokens, artifacts, errors of single attempts, the middle of
-long texts, and of `create_agent` agents the turns. A question that was cut is of no use; other texts that were cut are
-noted.
+What a trace does not hold: the catalog (its hash is there), tokens, artifacts, errors of single attempts, and the
+middle of long texts. A question that was cut is of no use; other texts that were cut are noted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
+from langchain_core.messages import AIMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from orchestra_graph.ledger import totals
+from orchestra_graph.ledger import LedgerTotals, totals
+from orchestra_graph.protocols.base import AGENT_STEP
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.spans import is_cut
 from orchestra_graph.state import header_of
@@ -89,8 +92,10 @@ def trajectories(runs: Iterable[TraceRun]) -> Iterator[Trajectory | Unusable]:
     around = {run_id: _call_around(run_id, parts) for run_id in parts}
     built = {run_id: _trajectory(run_id, each, around[run_id]) for run_id, each in parts.items()}
     for run_id, found in built.items():
-        if around[run_id] is None:
-            yield found if isinstance(found, Unusable) else _with_nested(found, built, around)
+        if isinstance(found, Unusable):
+            yield found
+        elif around[run_id] is None:
+            yield _with_nested(found, built, around)
 
 
 def _sorted_out(runs: Iterable[TraceRun]) -> dict[str, _Parts]:
@@ -104,7 +109,7 @@ def _sorted_out(runs: Iterable[TraceRun]) -> dict[str, _Parts]:
             each.turns[run.metadata["turn"]] = run
         elif isinstance(run.metadata.get("call"), str):
             each.calls[run.metadata["call"]] = run
-        else:
+        elif each.graph is None:  # the outermost: steps of an agent are graphs of their own
             each.graph = run
     return parts
 
@@ -136,6 +141,8 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
     graph = parts.graph
     if graph is None or "question" not in graph.metadata:
         return Unusable(run_id, "incomplete", "the graph's own run, which says what was asked, is not in the trace")
+    if graph.metadata.get("protocol") == AGENT_STEP:
+        return Unusable(run_id, "agent_not_ended", "an agent that failed, waits or goes on; fix: harvest its run log")
     if graph.end_time is None:
         return Unusable(run_id, "running", "it has not ended")
     told = graph.metadata
@@ -143,7 +150,11 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
         return Unusable(run_id, "not_ended", "it waits for a person, or was left")
     if is_cut(told["question"]):
         return Unusable(run_id, "cut_question", "the middle of the question is not in the trace")
-    outputs, turns = graph.outputs, _turns(run_id, parts)
+    outputs = graph.outputs
+    turns: dict[str, Turn] = outputs["turns"] if _has_turns(outputs) else _turns(run_id, parts)
+    sums = totals(turns)
+    if _lacks(told, turns, sums):
+        return Unusable(run_id, "earlier_parts", "it began in another trace, before a pause; fix: harvest its run log")
     last = max(turns.values(), key=lambda turn: turn["index"], default=None)
     ended = {"ended": "answered", "stopped_by": told["stopped_by"]} if "stopped_by" in told else {"ended": "failed"}
     record = {
@@ -158,9 +169,9 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
         "protocol": told.get("protocol"),
         **ended,
         "error": graph.error,
-        "answer": outputs["answer"] if isinstance(outputs.get("answer"), str) else _answer(last),
+        "answer": _answer(outputs, last),
         "turns": sorted(turns.values(), key=lambda turn: turn["index"]),
-        "totals": totals(turns),
+        "totals": sums,
         **({"parent": around[1]} if around is not None else {}),
     }
     try:
@@ -177,8 +188,29 @@ def _policy(told: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: told[name] for key, name in known.items() if name in told} if "policy" in told else None
 
 
-def _answer(last: Turn | None) -> str | None:
-    """The answer that the last turn brought, where the graph's output is somebody else's."""
+def _lacks(told: Mapping[str, Any], turns: Mapping[str, Turn], sums: LedgerTotals) -> bool:
+    """Whether the trace has less of an ended run than its ledger: runs that are resumed go on in another trace."""
+    if "stopped_by" not in told:
+        return False
+    # A run that was answered was not closed: a call that nobody decided was decided elsewhere.
+    decided_elsewhere = told["stopped_by"] == "answer" and any(t["decision"]["by"] == "closing" for t in turns.values())
+    calls, dollars = (told.get(name, sums[name]) for name in ("calls", "dollars"))
+    same = calls == sums["calls"] and math.isclose(dollars, sums["dollars"], abs_tol=1e-9)
+    return decided_elsewhere or not same
+
+
+def _has_turns(outputs: Mapping[str, Any]) -> bool:
+    """Whether a graph's output holds its turns, as an agent's does; that of an orchestrator says how many there are."""
+    return isinstance(outputs.get("turns"), dict)
+
+
+def _answer(outputs: Mapping[str, Any], last: Turn | None) -> str | None:
+    """The answer in a graph's output; an agent's last message; of somebody else's graph what the last turn brought."""
+    if isinstance(outputs.get("answer"), str):
+        return str(outputs["answer"])
+    if _has_turns(outputs):
+        said = (outputs.get("messages") or [{}])[-1]
+        return AIMessage(said["content"]).text if said.get("type") == "ai" else None
     outcomes = () if last is None else last["outcomes"].values()
     return next((outcome["answer"] for outcome in outcomes if "answer" in outcome), None)
 

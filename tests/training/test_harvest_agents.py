@@ -1,0 +1,90 @@
+"""Agents of `create_agent` with the middleware, out of real traces: what has ended comes back, the rest is counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from orchestra_training.datasets.build import build
+from orchestra_training.datasets.source import logs_of
+from orchestra_training.groups import group_id
+
+from orchestra_graph import RunLog
+from orchestra_graph.runlog.read import read_runs
+from tests.agents import MODES, Bench, Mode, run
+from tests.commands import Orchestra
+from tests.commands import orchestra as orchestra
+from tests.langsmith_recorder import Recorder
+from tests.training.test_harvest_langsmith import Interface, export, interface, read, recorder, source, traced
+
+__all__ = ["interface", "orchestra", "recorder"]  # fixtures
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_agent_that_has_ended_comes_back_whole(
+    recorder: Recorder, interface: Interface, mode: Mode, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    about = {"id": "t1", "group_id": "g", "purpose": "train"}
+    agent = Bench("small", "large", steps=1).agent(run_log=log)
+    traced(recorder, lambda: run(agent, mode, context={"task": about}))
+    [found], report = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    assert [turn["decision"]["by"] for turn in found.turns] == ["router", "expert", "router"]
+    same = (
+        "run_id",
+        "task",
+        "group_id",
+        "purpose",
+        "policy",
+        "protocol",
+        "started_at",
+        "answer",
+        "stopped_by",
+        "ended",
+    )
+    assert {name: getattr(found, name) for name in same} == {name: getattr(live, name) for name in same}
+    assert (found.turns, found.totals, group_id(found)) == (live.turns, live.totals, group_id(live))
+    assert (report.runs, report.skipped) == (1, {})
+
+
+def test_an_agent_that_failed_is_counted_and_told(
+    recorder: Recorder, interface: Interface, orchestra: Orchestra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Bench("small", small=["lost"]).agent()
+
+    def failing() -> None:
+        with pytest.raises(Exception, match="reset"):
+            run(agent, "sync")
+
+    traced(recorder, failing)
+    traced(recorder, lambda: run(agent, "sync"))
+    found, report = read(source(recorder, interface))
+    assert (len(found), report.runs, report.skipped) == (1, 1, {"agent_not_ended": 1})
+    export(recorder, tmp_path / "traces.parquet")
+    done = orchestra("harvest", "--from", "traces.parquet", "--to", "data", "--test-share", 0)
+    assert done.code == 0, done.err
+    assert "1 agent_not_ended" in done.out
+    assert "agent_not_ended: an agent that failed, waits or goes on" in done.err
+    build("grpo", logs_of(tmp_path / "data"), tmp_path / "tasks")
+    assert "| harvest | agent_not_ended | 1 |" in (tmp_path / "tasks" / "README.md").read_text()
+
+
+def test_an_agent_that_waited_is_in_the_trace_in_which_it_ended(
+    recorder: Recorder, interface: Interface, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    asks = HumanInTheLoopMiddleware({"search": True})
+    agent = Bench("small", steps=1).agent(asks, run_log=log, build={"checkpointer": InMemorySaver()})
+    config: Any = {"configurable": {"thread_id": "one"}}
+    traced(recorder, lambda: run(agent, "sync", config=config))
+    approved: Any = Command(resume={"decisions": [{"type": "approve"}]})
+    traced(recorder, lambda: run(agent, "sync", approved, config))
+    [found], report = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    assert (found.run_id, found.turns, found.totals) == (live.run_id, live.turns, live.totals)
+    assert (report.read, report.skipped) == (2, {"agent_not_ended": 1})
