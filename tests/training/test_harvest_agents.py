@@ -1,24 +1,30 @@
-"""Agents of `create_agent` with the middleware, out of real traces: what has ended comes back, the rest is counted."""
+"""Runs that do not have a trace to themselves: agents of `create_agent` with the middleware, and runs that were resumed.
+
+Out of real traces: what has ended in one comes back whole, the rest is counted.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.groups import group_id
 
-from orchestra_graph import RunLog
+from orchestra_graph import RunLog, create_orchestrator
 from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.testing import ScriptedRouter
 from tests.agents import MODES, Bench, Mode, run
 from tests.commands import Orchestra
 from tests.commands import orchestra as orchestra
 from tests.langsmith_recorder import Recorder
+from tests.test_lang_smith import ARGS, question, search
 from tests.training.test_harvest_langsmith import Interface, export, interface, read, recorder, source, traced
 
 __all__ = ["interface", "orchestra", "recorder"]  # fixtures
@@ -88,3 +94,19 @@ def test_an_agent_that_waited_is_in_the_trace_in_which_it_ended(
     (live,) = read_runs(log.path)
     assert (found.run_id, found.turns, found.totals) == (live.run_id, live.turns, live.totals)
     assert (report.read, report.skipped) == (2, {"agent_not_ended": 1})
+
+
+def test_an_orchestrator_that_waited_is_counted_in_both_traces(recorder: Recorder, interface: Interface) -> None:
+    def careful(question: str) -> str:
+        """Asks a person."""
+        return str(interrupt(question))
+
+    for script in ([("careful", {"question": "?"})], [("search", ARGS["search"]), ("careful", {"question": "?"})]):
+        router = ScriptedRouter([*script, ("final_answer", {"answer": "7"})])
+        graph = create_orchestrator(router, [search, careful]).compile(checkpointer=InMemorySaver())
+        config: Any = {"configurable": {"thread_id": "one"}}
+        traced(recorder, partial(graph.invoke, question(), config))
+        traced(recorder, partial(graph.invoke, Command(resume="yes"), config))
+    runs, report = read(source(recorder, interface))
+    assert runs == []
+    assert report.skipped == {"not_ended": 2, "earlier_parts": 2}

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +13,7 @@ import langsmith
 import pyarrow as pa
 import pytest
 from langchain_core.messages import AIMessage
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command, interrupt
 from orchestra_training.groups import group_id
 from orchestra_training.harvest.export import ExportSource
 from orchestra_training.harvest.gather import TRAIN, harvest
@@ -33,7 +30,7 @@ from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_graph.testing import ScriptedRouter
 from tests.langsmith_recorder import KEY, Recorder, recording, served
-from tests.test_lang_smith import ARGS, PRICES, asked, question, search, team
+from tests.test_lang_smith import ARGS, PRICES, asked, question, team
 from tests.training.runs import VersionedRouter
 
 Interface = Literal["new", "old"]
@@ -294,22 +291,6 @@ def test_what_gives_no_trajectory_is_counted(recorder: Recorder, interface: Inte
     assert report.skipped == {"running": 1, "cut_question": 1, "not_ended": 1, "missing_ids": 1}
     assert [(run.ended, run.error) for run in runs] == [("failed", "RouterError(no reply)")]
     assert all(problem.startswith("langsmith:test, ") for problem in report.problems)
-
-
-def test_a_run_that_was_resumed_in_another_trace_is_counted(recorder: Recorder, interface: Interface) -> None:
-    def careful(question: str) -> str:
-        """Asks a person."""
-        return str(interrupt(question))
-
-    for script in ([("careful", {"question": "?"})], [("search", ARGS["search"]), ("careful", {"question": "?"})]):
-        router = ScriptedRouter([*script, ("final_answer", {"answer": "7"})])
-        graph = create_orchestrator(router, [search, careful]).compile(checkpointer=InMemorySaver())
-        config: Any = {"configurable": {"thread_id": "one"}}
-        traced(recorder, partial(graph.invoke, question(), config))
-        traced(recorder, partial(graph.invoke, Command(resume="yes"), config))
-    runs, report = read(source(recorder, interface))
-    assert runs == []
-    assert report.skipped == {"not_ended": 2, "earlier_parts": 2}
 
 
 def test_clocks_that_disagree_change_neither_order_nor_sums(
