@@ -1,4 +1,4 @@
-"""Runs that do not have a trace to themselves: agents of `create_agent` with the middleware, and runs that were resumed.
+"""Agents of `create_agent` with the middleware, and runs that were resumed, which have parts in other traces.
 
 Out of real traces: what has ended in one comes back whole, the rest is counted.
 """
