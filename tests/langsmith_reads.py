@@ -37,6 +37,8 @@ def read(recorder: Recorder, path: str, query: dict[str, Any]) -> Any:
     if path == "/feedback":
         wanted, keys = set(query["run"]), set(query["key"])
         found = [each for each in recorder.feedback if _trace_of(each) in wanted and each["key"] in keys]
+        if not recorder.pages_feedback:
+            return found
         start = int(query["offset"][0])
         return found[start : start + int(query["limit"][0])]
     is_new = path == "/api/v2/runs/query"

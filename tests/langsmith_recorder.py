@@ -57,6 +57,8 @@ class Recorder:
         """Which LangSmith it is."""
         self.read_page = 100
         """Runs that it gives at a time."""
+        self.pages_feedback = True
+        """Whether it takes offset and limit where feedback of certain runs is asked for."""
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Statuses and headers with which it answers the next requests that read, in place of an answer."""
         self.reads: list[tuple[str, dict[str, Any]]] = []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import langsmith
 import pyarrow as pa
@@ -199,6 +200,20 @@ def test_feedback_of_people_is_the_verdict(recorder: Recorder, interface: Interf
     found = sorted((run.verdict.outcome, run.verdict.by) for run in runs if run.verdict)
     assert found == [(0.0, "feedback:correct:Ada"), (1.0, "feedback:correct:Ada")]
     assert report.noted == {"feedback_no_score": 1}
+
+
+@pytest.mark.parametrize("pages", [True, False])
+def test_more_feedback_than_a_page_is_read_once(recorder: Recorder, tmp_path: Path, pages: bool) -> None:
+    traced(recorder, lambda: orchestrated(RunLog(tmp_path / "runs.jsonl")))
+    recorder.pages_feedback = pages
+    trace = {name: recorder.root["trace_id"] for name in ("run_id", "trace_id")}
+    for number in range(250):
+        moment = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)).isoformat()
+        said = {"id": str(UUID(int=number)), "key": "correct", "score": number == 249, "created_at": moment}
+        recorder.feedback.append({**said, **trace, "modified_at": moment})
+    [run], report = read(source(recorder, "old", Wanted(feedback="correct")))
+    assert run.verdict is not None and run.verdict.outcome == 1.0
+    assert report.noted == {"feedback_outdated": 249}
 
 
 PROJECT_FEEDBACK = "00000000-0000-4000-8000-000000000009"

@@ -221,8 +221,16 @@ class _Reader(ABC):
         """All runs of a trace."""
 
     def feedback(self, traces: list[str], key: str) -> list[Any]:
-        """Feedback of a key on the roots of traces."""
-        return self.patience.wait_out(lambda: list(self.client.list_feedback(run_ids=traces, feedback_key=[key])))
+        """Feedback of a key on the roots of traces, each once."""
+        return self.patience.wait_out(partial(self._feedback, traces, key))
+
+    def _feedback(self, traces: list[str], key: str) -> list[Any]:
+        found: dict[Any, Any] = {}
+        for each in self.client.list_feedback(run_ids=traces, feedback_key=[key]):
+            if each.id == next(iter(found), None):
+                break  # a server that does not page: the client would ask it for ever, since its answers are full
+            found[each.id] = each
+        return list(found.values())
 
     def close(self) -> None:  # noqa: B027  (only one has something to let go of)
         """Let go of connections."""
