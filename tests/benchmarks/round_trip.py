@@ -162,6 +162,14 @@ class Made:
     catalogs: dict[str, Catalog] = field(default_factory=dict)
     """Those that the runs saw, by hash."""
 
+    def with_catalog(self, run: Trajectory) -> Trajectory:
+        """The run with the catalog that it saw, one object for all that saw the same one."""
+        assert run.catalog_hash is not None
+        known = self.catalogs.get(run.catalog_hash, run.catalog)
+        assert known is not None
+        self.catalogs[run.catalog_hash] = known
+        return run.model_copy(update={"catalog": known})
+
 
 async def make(runs: int, log: Witness, saver: Any, renderer: Renderer) -> Made:
     """Carry out runs, two on each thread."""
@@ -182,9 +190,7 @@ async def make(runs: int, log: Witness, saver: Any, renderer: Renderer) -> Made:
             answer = event if event["type"] == "answer" else answer
         solved = await bench.verdict(task, answer["answer"], world)
         log.judge(answer["run"], Verdict(outcome=float(solved), by="workbench"))
-        run = log.take()
-        assert run.catalog is not None and run.catalog_hash is not None
-        made.catalogs[run.catalog_hash] = run.catalog
+        run = made.with_catalog(log.take())
         made.live[run.run_id] = Live(
             ledger=answer["ledger"],
             about=about,
@@ -268,8 +274,7 @@ def compare(source: Source, held: Held, made: Made, renderer: Renderer, folder: 
         for run in read_runs(path):
             assert run.run_id not in seen
             seen.add(run.run_id)
-            known = run.model_copy(update={"catalog": run.catalog or made.catalogs[str(run.catalog_hash)]})
-            own, rendered = read_rows(run), read_rows(renderer.render(known))
+            own, rendered = read_rows(run), read_rows(renderer.render(made.with_catalog(run)))
             equal = figures(run, made.live[run.run_id], held, own, rendered)
             found.equal.update(name for name, is_equal in equal.items() if is_equal)
             found.tokens.update(own=own.tokens, rendered=rendered.tokens)
