@@ -262,7 +262,8 @@ class _Client:
     def forward(self, update: dict[str, Any]) -> None:
         """Send the end of a run."""
         error, outputs = update.get("error"), update.get("outputs")
-        if outputs and "turns" in outputs and "ledger" in outputs:  # an orchestrator's: its steps show them
+        if outputs and outputs.keys() >= {"turns", "ledger", "answer"}:
+            # An orchestrator's, whose steps show them; an agent's have no answer beside them, and its steps show less.
             outputs = {**outputs, "turns": len(outputs["turns"])}
         if error:  # the outputs may hold what the server said of it
             error, outputs = hide_secrets(error), _without_secrets(outputs)

@@ -5,6 +5,7 @@ Out of real traces: what has ended in one comes back whole, the rest is counted.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from orchestra_training.groups import group_id
 from orchestra_graph import RunLog, create_orchestrator
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.testing import ScriptedRouter
+from orchestra_graph.tools.subgraph import Subgraph
 from tests.agents import MODES, Bench, Mode, run
 from tests.commands import Orchestra
 from tests.commands import orchestra as orchestra
@@ -110,3 +112,26 @@ def test_an_orchestrator_that_waited_is_counted_in_both_traces(recorder: Recorde
     runs, report = read(source(recorder, interface))
     assert runs == []
     assert report.skipped == {"not_ended": 2, "earlier_parts": 2}
+
+
+def test_an_agent_in_a_call_is_in_the_run_around_it_or_counted(
+    recorder: Recorder, interface: Interface, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    inner = Subgraph(Bench("small", steps=1).agent(), name="inner", terminal=True)
+    router = ScriptedRouter([("inner", {"request": "do it"})])
+    graph = create_orchestrator(router, [inner], run_log=log).compile()
+    traced(recorder, lambda: asyncio.run(graph.ainvoke(question())))
+    [found], report = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    assert report.skipped == {}
+    assert found.totals == live.totals
+    (mine,), (theirs,) = found.runs.values(), live.runs.values()
+    assert (mine.turns, mine.parent, mine.answer) == (theirs.turns, theirs.parent, theirs.answer)
+
+    for each in recorder.runs.values():
+        if (each.get("outputs") or {}).get("turns") and each["extra"]["metadata"].get("run") == mine.run_id:
+            each["outputs"]["turns"].popitem()
+    [found], report = read(source(recorder, interface))
+    assert (found.totals, found.runs) == (live.totals, {})
+    assert report.skipped == {"earlier_parts": 1}
