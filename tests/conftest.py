@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,17 @@ from tests.openai_server import openai_server as openai_server
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # read once, when the first library of Hugging Face is imported; they report their use
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -43,6 +55,14 @@ def only_loopback() -> Iterator[None]:
         patch.setattr(socket, "getaddrinfo", checked_lookup)
         # Every HTTP client would read all authorities that the machine trusts, and no test speaks TLS.
         patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_args, **_kwargs: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_pauses() -> Iterator[None]:
+    """A second try comes at once, except where a server says when or a test sets a pause of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
         yield
 
 

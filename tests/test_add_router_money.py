@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,6 @@ from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Provider,
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
 QUESTION: Any = {"messages": [HumanMessage("q")]}
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-    yield
 
 
 def script(*names: str) -> ScriptedRouter:

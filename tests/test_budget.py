@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,13 +23,6 @@ from orchestra_graph.tools.subgraph import Subgraph
 from tests.provider import ANSWERED, LIMITS, PRICE, Paid, Provider, charges_of
 
 State = dict[str, Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pauses() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-        yield
 
 
 def again(*names: str) -> ScriptedRouter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +20,6 @@ from tests.examples import examples
 from tests.provider import Paid
 
 State = dict[str, Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pauses() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-        yield
 
 
 CENTS = st.integers(0, 40).map(lambda n: n / 100)

@@ -91,7 +91,7 @@ def test_a_schema_is_never_fetched() -> None:
             self.send_error(404)
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}/schema.json"

@@ -52,8 +52,7 @@ def ledger_of(events: list[Event]) -> float:
     return answer["ledger"]["dollars"]
 
 
-async def test_the_order_of_a_runs_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
+async def test_the_order_of_a_runs_events() -> None:
     events = await events_of(solver().compile())
     kinds = ["decision", "decision", "outcome", "outcome", "decision", "outcome", "answer"]
     assert [event["type"] for event in events] == kinds
@@ -62,15 +61,13 @@ async def test_the_order_of_a_runs_events(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("budget", [Budget(), Budget(turns=1), Budget(dollars=0.3)])
-async def test_every_event_has_the_documented_fields(budget: Budget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
+async def test_every_event_has_the_documented_fields(budget: Budget) -> None:
     for event in await all_events_of(solver(budget=budget).compile()):
         assert set(event) == set(get_type_hints(SHAPES[event["type"]]))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-async def test_each_charge_comes_once_and_their_sum_is_the_ledger(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
+async def test_each_charge_comes_once_and_their_sum_is_the_ledger(depth: int) -> None:
     graph = solver()
     for _ in range(depth):
         inner = Subgraph(graph.compile(), name="inner", terminal=True)
@@ -81,8 +78,7 @@ async def test_each_charge_comes_once_and_their_sum_is_the_ledger(depth: int, mo
     assert fsum(dollars for _, dollars in charges_of(events)) == pytest.approx(ledger_of(events)) and ledger_of(events)
 
 
-async def test_a_charge_is_told_as_soon_as_its_attempt_has_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
+async def test_a_charge_is_told_as_soon_as_its_attempt_has_come_back() -> None:
     events = await all_events_of(solver().compile())
     alone = [(event["key"], event["charge"]["dollars"]) for event in events if event["type"] == "charge"]
     assert alone == charges_of(events)

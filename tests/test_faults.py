@@ -50,11 +50,6 @@ FINAL: dict[str, Answer] = {
 State = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.01)
-
-
 def named(answers: Mapping[str, Answer]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("answer", answers.values(), ids=answers.keys())
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -386,9 +386,3 @@ async def test_programs_are_routers(router: Any) -> None:
         await create_orchestrator(router, [calculator, expert()], budget=Budget(turns=5)).compile().ainvoke(QUESTION)
     )
     assert state["answer"] == "42"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-    yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import fsum
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,6 @@ EXAMPLES = settings(deadline=None, max_examples=examples(150), suppress_health_c
 
 ALIVE: list[Event] = ["answer", "empty", "refused", "unsent", "lost", "lost unbilled"]
 DEADLY: list[Event] = [*ALIVE, "crash", "crash unbilled"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pauses() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-        yield
 
 
 class KilledEngine(Engine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Mortal, P
 State = dict[str, Any]
 QUESTION: Any = {"messages": [HumanMessage("q")]}
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("orchestra_graph.attempts.FIRST_PAUSE", 0.0)
-    yield
 
 
 class Vendor(Tool):

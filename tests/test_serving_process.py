@@ -21,6 +21,11 @@ from orchestra_graph.serving.process import Server
 STAND_IN = str(Path(__file__).with_name("stand_in_server.py"))
 
 
+@pytest.fixture(autouse=True)
+def frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestra_graph.serving.process._POLL", 0.02)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

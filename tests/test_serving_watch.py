@@ -14,6 +14,7 @@ import pytest
 from orchestra_graph.errors import ServerError
 from orchestra_graph.serving.process import Server
 from orchestra_graph.serving.watch import Crashed, Event, Ready, Sample, keep_up
+from tests.test_serving_process import frequent_looks as frequent_looks
 from tests.test_serving_process import is_there, make, read_pid
 
 

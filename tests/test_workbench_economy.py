@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -17,7 +18,6 @@ from orchestra_graph.workbench import SKILLS, Task, Workbench, plan
 
 N = 210
 BENCH = Workbench()
-TASKS = BENCH.tasks("held_out", N)
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,13 @@ class Played:
     """Modelled, a task."""
 
 
+@cache
+def tasks() -> list[Task]:
+    return BENCH.tasks("held_out", N)
+
+
 async def play(choose: Callable[[Task], list[str]]) -> Played:
-    runs = [await play_one(task, choose(task)) for task in TASKS]
+    runs = [await play_one(task, choose(task)) for task in tasks()]
     return Played(*(sum(column) / N for column in zip(*runs, strict=True)))
 
 
@@ -83,5 +88,6 @@ def test_the_catalog_names_every_expert_and_large_costs_most() -> None:
 
 @pytest.mark.parametrize("name", ["large", "small"])
 async def test_a_run_costs_the_same_when_it_is_repeated(name: str) -> None:
-    first, second = [await play_one(TASKS[1], [name]) for _ in range(2)]
+    task = BENCH.tasks("held_out", 2)[1]
+    first, second = [await play_one(task, [name]) for _ in range(2)]
     assert first[:2] == second[:2]

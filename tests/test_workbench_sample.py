@@ -6,6 +6,7 @@ import hashlib
 import statistics
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ N = 150
 HELD_OUT_DIGEST = "58eda5441e048fb181c75f079928b383ca0da8b52a6e6691296eeaa9ae4a648a"
 
 
+@cache
 def episodes(split: Split) -> list[Episode]:
     return [BENCH.sample(0, index, split=split) for index in range(N)]
 

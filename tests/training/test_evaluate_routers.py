@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,11 @@ from orchestra_graph.routers import Fixed, Random
 from orchestra_graph.vllm import ChatVLLM
 
 FIXED = WorkbenchSet("in-distribution", tasks=1).example(0)
-UNSEEN = [e for i in range(20) if (e := WorkbenchSet("unseen", tasks=20).example(i))]
+
+
+@cache
+def unseen() -> list[Example]:
+    return [e for i in range(20) if (e := WorkbenchSet("unseen", tasks=20).example(i))]
 
 
 def seat(spec: str, example: Example = FIXED) -> object:
@@ -35,7 +40,7 @@ def test_baselines() -> None:
 def test_a_baseline_finds_its_expert_under_any_name() -> None:
     """Where it is missing, the strongest that is there takes its place."""
     found = set()
-    for example in UNSEEN:
+    for example in unseen():
         router = seat("fixed:large", example)
         assert isinstance(router, Fixed)
         expert = example.identity[router.tool]

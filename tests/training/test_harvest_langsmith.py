@@ -243,13 +243,13 @@ def test_rate_limits_and_errors_of_the_server_are_waited_out(
     for _ in range(5):
         traced(recorder, lambda: orchestrated(log))
     recorder.read_page = 2
-    fault: list[tuple[int, dict[str, str]]] = [(429, {"Retry-After": "1"}), (500, {}), (503, {})]
-    recorder.faults = [*fault[:1]]
+    faults: list[tuple[int, dict[str, str]]] = [(429, {"Retry-After": "1"}), (500, {}), (503, {})]
+    recorder.faults = faults[:1]
     runs = []
     report = SourceReport("x")
     for found in source(recorder, interface).read(report, ()):
         runs.append(found.run)
-        recorder.faults = [fault[len(runs) % 3]]
+        recorder.faults = faults[len(runs) :][:1]
     assert {run.run_id for run in runs} == {run.run_id for run in read_runs(log.path)}
     assert (len(runs), report.read) == (5, 5)
 
