@@ -7,6 +7,8 @@
 First, groups of rollouts of ten turns each against the server, through `Rollouts` and `create_orchestrator`: a graph of
 its own, a log and a verdict for each. As in `serving.py` the server answers every request, the calls in its replies are
 then replaced by scripted ones, and the bodies are sent again, as many at a time, by a bare client. Rounds alternate.
+Where server and client share cores, the ratio also tells what else the machine does; the client's own work, in seconds
+of CPU, is told beside it.
 Second, rollouts of the workbench decided by a small model in this process, whose forward pass all of them share: with
 the graph's work in the same process, and in two workers. Exit code 1 when the ratio is under 0.8.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import json
 import random
@@ -92,19 +95,26 @@ async def against_server(base_url: str, tasks: int, size: int, rounds: int) -> d
         model = (await http.get(f"{base_url}/models")).json()["data"][0]["id"]
     bodies, _ = await server_round(base_url, model, tasks, size)
     graph, bare = list[float](), list[float]()
+    work: dict[str, list[float]] = {"graph": [], "bare": []}
     for number in range(rounds):
         for what in ("graph", "bare") if number % 2 else ("bare", "graph"):
+            started = time.process_time()
             if what == "graph":
                 graph.append((await server_round(base_url, model, tasks, size))[1])
             else:
                 bare.append(await bare_round(base_url, bodies))
+            work[what].append(time.process_time() - started)
     rollouts = tasks * size
+    ratios = [fast / slow for slow, fast in zip(graph, bare, strict=True)]
     return {
         "rollouts": rollouts,
         "requests": rollouts * TURNS,
         "graph_per_second": rollouts / statistics.median(graph),
         "bare_per_second": rollouts / statistics.median(bare),
-        "ratio": statistics.median(slow / fast for fast, slow in zip(graph, bare, strict=True)),
+        "graph_cpu_seconds": statistics.median(work["graph"]) / rollouts,
+        "bare_cpu_seconds": statistics.median(work["bare"]) / rollouts,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
     }
 
 
@@ -154,9 +164,10 @@ def main() -> None:
     parser.add_argument("--base-url")
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    gc.freeze()  # as a training does
     report: dict[str, Any] = {
         "server": asyncio.run(served(args.base_url, args.tasks, args.size, args.rounds)),
         "in_process": [in_process(args.tasks, args.size, workers) for workers in (0, 2)],
@@ -165,9 +176,12 @@ def main() -> None:
         print(json.dumps(report))
     else:
         server = report["server"]
+        spread = f"{min(server['ratios']):.2f} to {max(server['ratios']):.2f}"
+        work = f"{1000 * server['graph_cpu_seconds']:.0f} ms, bare {1000 * server['bare_cpu_seconds']:.0f} ms,"
         print(f"{server['rollouts']} rollouts, {server['requests']} requests to vLLM")
         print(f"  through the graph {server['graph_per_second']:.2f} rollouts/s, bare {server['bare_per_second']:.2f}")
-        print(f"  ratio {server['ratio']:.2f} (bar {BAR})")
+        print(f"  ratio {server['ratio']:.2f} (bar {BAR}), in single rounds {spread}")
+        print(f"  CPU of the client {work} a rollout")
         for told in report["in_process"]:
             where = f"{told['workers']} workers" if told["workers"] else "in process"
             print(

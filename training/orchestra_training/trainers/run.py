@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,11 @@ def run(recipe: Recipe, *, resume: bool = False) -> Trained:
         raise recipe.error(("output",), f" = {recipe.output}: holds checkpoints; fix: --resume, or another output")
     if resume and last is None:
         raise ConfigError(f"{recipe.output}: no checkpoint to resume from; leave --resume out")
-    trainer = importlib.import_module(f"orchestra_training.trainers.{recipe.kind}").train(recipe)
+    kind = importlib.import_module(f"orchestra_training.trainers.{recipe.kind}")
+    # What was imported need not be looked through again and again while rollouts make and drop objects.
+    gc.collect()
+    gc.freeze()
+    trainer = kind.train(recipe)
     trainer.train(resume_from_checkpoint=last)
     folder = recipe.output / MODEL
     trainer.save_model(str(folder))
