@@ -83,6 +83,17 @@ class Preferences(BaseModel):
         return catalog.restrict(left)
 
 
+def thrift(usual: float, amount: float) -> float:
+    """How little an amount of dollars or seconds is, from 0 to 1: `M_0 / (M_0 + M)`, one half for the usual amount.
+
+    Args:
+        usual: M_0, at least 0.
+        amount: M, at least 0, in the same unit.
+    """
+    whole = usual + amount
+    return usual / whole if whole else 0.5
+
+
 Amount = Annotated[
     float,
     BeforeValidator(lambda value: math.inf if value is None else value),

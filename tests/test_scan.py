@@ -74,13 +74,39 @@ def turn(tool: str, content: str, *, error: bool = False) -> Turn:
     return made
 
 
+def order(catalog: Catalog = CATALOG, preferences: Preferences | None = None) -> list[str]:
+    return [line.name for line in in_order(catalog, preferences or Preferences())]
+
+
 def test_lines_are_read_from_the_cheapest_on() -> None:
-    assert [line.name for line in in_order(CATALOG)] == ["small", "search", "large"]
+    assert order() == ["small", "search", "large"]
 
 
 def test_a_model_of_unknown_price_is_read_last() -> None:
     unknown = spec("a", 0, price=Price(source="unknown"))
-    assert [line.name for line in in_order(Catalog.of([unknown, *CATALOG.tools.values()]))][-1] == "a"
+    assert order(Catalog.of([unknown, *CATALOG.tools.values()]))[-1] == "a"
+    assert order(Catalog.of([unknown, unknown.model_copy(update={"name": "b"})])) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"cost": 0.1, "latency": 1}, ["search", "small", "large"]),
+        ({"prefer": {"large": 1}}, ["large", "small", "search"]),
+        ({"avoid": {"small": 1}}, ["search", "large", "small"]),
+        ({"cost": 0, "latency": 0}, ["small", "search", "large"]),
+    ],
+)
+def test_the_order_is_by_what_the_user_weighs(weights: dict[str, Any], expected: list[str]) -> None:
+    assert order(preferences=Preferences(**weights)) == expected
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.5, 50))
+def test_what_is_neither_dearer_nor_slower_is_read_first(cost: float, latency: float, factor: float) -> None:
+    small = CATALOG.tools["small"]
+    worse = spec("worse", 0.001 * max(1, factor), latency=Latency(p50=2 * max(1, factor), p95=4 * factor + 4))
+    read = order(Catalog.of([worse, *CATALOG.tools.values()]), Preferences(cost=cost, latency=latency))
+    assert read.index(small.name) < read.index("worse")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +117,29 @@ def test_the_first_take_is_the_call_and_the_last_line_is_not_asked_about(words: 
     assert [call["tool"] for call in decision["calls"]] == [tool]
     assert decision["calls"][0] == {"id": "0-0-0", "tool": tool, "args": {}}
     assert len(texts) == len(words)
+
+
+def test_where_all_are_skipped_the_last_line_that_is_not_to_be_avoided_is_called() -> None:
+    unwanted = Preferences(avoid={"search": 1})
+    assert order(preferences=unwanted) == ["small", "large", "search"]
+    texts, decision = answered(SKIP, SKIP, SKIP, preferences=unwanted)
+    assert len(texts) == 3
+    assert [call["tool"] for call in decision["calls"]] == ["large"]
+    assert answered(SKIP, SKIP, TAKE, preferences=unwanted)[1]["calls"][0]["tool"] == "search"
+    everything = Preferences(avoid=dict.fromkeys(CATALOG.tools, 1.0))
+    assert answered(SKIP, SKIP, preferences=everything)[1]["calls"][0]["tool"] == "large"
+
+
+def test_the_replies_to_a_decision_lead_to_it() -> None:
+    for preferences in (Preferences(), Preferences(avoid={"search": 1}), Preferences(prefer={"large": 1})):
+        asked = situation(preferences=preferences)
+        assert [spec.name for spec, _ in ScanProtocol().views(asked)] == order(preferences=preferences)[
+            : 3 if preferences.avoid else 2
+        ]
+        for tool in CATALOG.tools:
+            decision: Decision = {"calls": [{"id": "0-0-0", "tool": tool, "args": {}}], "reason": "", "by": "router"}
+            words = [str(reply.content) for _, reply in ScanProtocol().replies(asked, decision)]
+            assert answered(*words, preferences=preferences)[1]["calls"] == decision["calls"]
 
 
 @pytest.mark.parametrize("word", ["", "Take", "take it", "\ud800", "<|im_end|>"])
@@ -111,16 +160,20 @@ def test_a_tool_is_told_by_its_description_and_ranks_not_by_its_name() -> None:
     renamed = CATALOG.rename({"small": "zebra"})
     assert answered(TAKE, catalog=renamed)[0] == answered(TAKE)[0]
     text = answered(TAKE)[0][0]
-    assert "Tool 1 of 3: Does small.\ncost 7 time 2 of 3 3 ends used 0\npays any fits any turns 10+\n" in text
+    assert text.endswith("Found: 0\nTool 1 of 3: Does small.\ncost 7 time 3 ends")
 
 
 def test_a_name_in_the_wish_is_told_by_what_it_is_to_the_line() -> None:
-    wish = Preferences(text="Avoid Small, use search.", avoid={"small": 1}, prefer={"search": 0.5})
-    small, search = answered(SKIP, TAKE, preferences=wish)[0]
-    assert "Wish: Avoid this tool, use another tool." in small
-    assert small.endswith("prefer 0 avoid 10 others 5")
+    wish = Preferences(text="Avoid Large, use search.", avoid={"large": 0.2}, prefer={"search": 0.5})
+    search, small = answered(SKIP, TAKE, preferences=wish)[0]
     assert "Wish: Avoid another tool, use this tool." in search
-    assert search.endswith("prefer 5 avoid 0 others 0")
+    assert search.endswith("goes on\nprefer 5")
+    assert "Wish: Avoid another tool, use another tool." in small
+    assert small.endswith("ends\nothers 5")
+    wish = Preferences(text="Avoid Small.", avoid={"small": 0.3})
+    assert answered(SKIP, TAKE, preferences=wish)[0][1].endswith(
+        "Tool 2 of 3: Does small.\ncost 7 time 3 ends\navoid 3"
+    )
 
 
 def test_results_are_told_with_whose_they_are() -> None:
@@ -132,8 +185,8 @@ def test_results_are_told_with_whose_they_are() -> None:
 
 def test_what_is_left_is_told_in_calls() -> None:
     small, search = answered(SKIP, TAKE, budget=Budget(dollars=0.0055, seconds=5, turns=3))[0]
-    assert "pays 4 fits 2 turns 3" in small
-    assert "pays 0 fits 4 turns 3" in search
+    assert small.endswith("pays 4 fits 2\nturns 3")
+    assert search.endswith("pays 0 fits 4\nturns 3")
 
 
 def test_a_budget_that_is_used_up_is_told_as_nothing_left() -> None:
@@ -141,7 +194,7 @@ def test_a_budget_that_is_used_up_is_told_as_nothing_left() -> None:
     texts, _ = answered(
         TAKE, budget=Budget(seconds=1, turns=1), turns={"r-0": {**turn("search", "late"), "seconds": 2.0}}
     )
-    assert "pays any fits 0 turns 0" in texts[0]
+    assert texts[0].endswith("fits 0\nturns 0")
 
 
 def test_a_tool_that_brought_the_same_twice_is_passed_over() -> None:
@@ -166,7 +219,7 @@ def test_text_from_outside_cannot_look_like_a_control_token() -> None:
 def test_a_view_is_short_whatever_the_texts_are(question: str, found: str) -> None:
     texts, _ = answered(TAKE, question=question, turns={"r-0": turn("search", found)})
     assert len(texts[0]) < 2500
-    assert texts[0].count("\n") == 8
+    assert texts[0].count("\n") == 5
 
 
 @pytest.mark.parametrize("tool", ["small", "search", "large"])

@@ -1,16 +1,21 @@
-"""A protocol for very small routers: the tools one by one, the cheapest first, and one word for each.
+"""A protocol for very small routers: the tools one by one, the best bargain first, and one word for each.
 
 For each line of the catalog the router reads one short prompt and replies with one token, `take` or `skip`. The first
-`take` is the call; a last line that is reached is called without asking. So nothing is copied out of the prompt,
-nothing needs to be constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any
-reply but the two words is a malformed turn.
+`take` is the call; a last line that is reached is called without asking, unless the user wants it avoided: then, where
+all are skipped, the last one is called that is not. So nothing is copied out of the prompt, nothing needs to be
+constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any reply but the two
+words is a malformed turn.
+
+The order is by what the user's own weights make of a call: its dollars, its seconds, whether the tool is preferred or
+to be avoided. By default that is the cheapest first. So what is left to the router is what no number tells: whether a
+tool can bring this task forward.
 
 A tool that has brought the same result twice is passed over for the rest of the run: a small router replies alike to
 what looks alike, and would call it until the budget is gone.
 
-What a small model cannot read is written so that it can: a long number as how many digits it has, prices and times
-as ranks and shares, what is left of the budget as the calls that it pays for, a tool's name in the user's wish as
-`this tool` or `another tool`.
+What a small model cannot read is written so that it can: a long number as how many digits it has, prices and times as
+shares of the greatest, what is left of the budget as the calls that it pays for, a tool's name in the user's wish as
+`this tool` or `another tool`. What is not the case (a wish, a limit, an earlier call) takes no words.
 
 Left out: arguments. Experts read question and evidence by themselves, so a tool that needs arguments is refused, and a
 catalog needs a tool that ends the run. What was said before the question is not shown.
@@ -24,6 +29,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import median
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
@@ -32,7 +38,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import Spent
-from orchestra_graph.preferences import Preferences
+from orchestra_graph.preferences import Preferences, thrift
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.text import clean, estimate_tokens, neutralise
 from orchestra_graph.turns import Decision, Outcome
@@ -64,27 +70,32 @@ class ScanProtocol(Protocol):
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """A view a line, until one is taken."""
         scan = _Scan(situation)
-        *asked, last = scan.lines
-        for spec in asked:
+        for spec in scan.asked:
             reply = yield scan.view(spec)
             word = clean(reply.text).strip()
             if word == TAKE:
                 return scan.decision(spec)
             if word != SKIP:
                 return _malformed(word)
-        return scan.decision(last)
+        return scan.decision(scan.resort)
 
     def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
         """The views and words that lead to the decision; none where no words do."""
         called = [call["tool"] for call in decision["calls"]]
-        if len(called) != 1 or called[0] not in situation.catalog.tools:
-            return
         scan = _Scan(situation)
-        for spec in scan.lines[:-1]:
+        if len(called) != 1 or called[0] not in {spec.name for spec in (*scan.asked, scan.resort)}:
+            return
+        for spec in scan.asked:
             taken = spec.name == called[0]
             yield scan.view(spec), AIMessage(TAKE if taken else SKIP)
             if taken:
                 return
+
+    def views(self, situation: Situation) -> Iterator[tuple[ToolSpec, View]]:
+        """What the router reads of each line that it can be asked about, in order, also behind one that it takes."""
+        scan = _Scan(situation)
+        for spec in scan.asked:
+            yield spec, scan.view(spec)
 
     def check(self, catalog: Catalog) -> None:
         """Every tool can be called without arguments, and one of them ends the run.
@@ -101,9 +112,26 @@ class ScanProtocol(Protocol):
 
 
 @lru_cache(maxsize=128)
-def in_order(catalog: Catalog) -> tuple[ToolSpec, ...]:
-    """The lines in the order in which they are read: by the price of a typical call, unknown prices last."""
-    return tuple(sorted(catalog.tools.values(), key=lambda spec: (_dollars(spec), spec.latency.p50, spec.name)))
+def in_order(catalog: Catalog, preferences: Preferences) -> tuple[ToolSpec, ...]:
+    """The lines in the order in which they are read: the best bargain first, then by price, latency and name.
+
+    What a call is worth is `cost * M_0 / (M_0 + M)` for its dollars, the same with `latency` for its seconds, plus the
+    weight of a preferred tool, less that of one to be avoided; M is of a typical call, M_0 the catalog's median. A
+    tool whose price nobody knows is no bargain.
+    """
+    lines = catalog.tools.values()
+    known = [price for spec in lines if (price := _dollars(spec)) < math.inf]
+    dollars = median(known) if known else 0.0
+    seconds = median(spec.latency.p50 for spec in lines)
+
+    def bargain(spec: ToolSpec) -> float:
+        wished = preferences.prefer.get(spec.name, 0.0) - preferences.avoid.get(spec.name, 0.0)
+        if math.isinf(_dollars(spec)):
+            return wished
+        cost, latency = thrift(dollars, _dollars(spec)), thrift(seconds, spec.latency.p50)
+        return wished + preferences.cost * cost + preferences.latency * latency
+
+    return tuple(sorted(lines, key=lambda spec: (-bargain(spec), _dollars(spec), spec.latency.p50, spec.name)))
 
 
 def _dollars(spec: ToolSpec) -> float:
@@ -120,24 +148,43 @@ class _Scan:
     situation: Situation
 
     @property
+    def _catalog(self) -> tuple[ToolSpec, ...]:
+        return in_order(self.situation.catalog, self.situation.preferences)
+
+    @property
     def lines(self) -> tuple[ToolSpec, ...]:
         """The lines to ask about; all of them where none could bring anything new."""
-        lines = in_order(self.situation.catalog)
+        lines = self._catalog
         times = Counter((tool, outcome["content"]) for tool, outcome in self._results)
         repeating = {tool for (tool, _), count in times.items() if count > 1}
         return tuple(spec for spec in lines if spec.name not in repeating) or lines
 
+    @property
+    def resort(self) -> ToolSpec:
+        """What is called where all are skipped: the last line that the user does not want avoided."""
+        lines = self.lines
+        return next((spec for spec in reversed(lines) if not self._unwanted(spec)), lines[-1])
+
+    @property
+    def asked(self) -> tuple[ToolSpec, ...]:
+        """The lines that the router is asked about."""
+        lines = self.lines
+        return lines[:-1] if self.resort is lines[-1] else lines
+
+    def _unwanted(self, spec: ToolSpec) -> bool:
+        return self.situation.preferences.avoid.get(spec.name, 0.0) > 0
+
     def view(self, spec: ToolSpec) -> View:
         """What the router reads about one line; all lines of a decision begin with the same text."""
-        text = f"{self._beginning}\n{self._wish(spec)}\n{self._findings(spec)}\n{self._line(spec)}"
+        text = "\n".join(filter(None, [self._beginning, self._wish(spec), self._findings(spec), *self._line(spec)]))
         messages: list[BaseMessage] = [HumanMessage(text)]
         return View(messages, _NO_FUNCTIONS, estimate_tokens(text))
 
     def decision(self, spec: ToolSpec) -> Decision:
         """The call of a line, without arguments."""
-        lines = in_order(self.situation.catalog)
+        lines = self._catalog
         place = lines.index(spec) + 1
-        reason = f"{spec.name}: line {place} of {len(lines)} by price"
+        reason = f"{spec.name}: line {place} of {len(lines)}"
         call_id = f"{self.situation.turn_id}-0"
         return {"calls": [{"id": call_id, "tool": spec.name, "args": {}}], "reason": reason, "by": "router"}
 
@@ -170,7 +217,7 @@ class _Scan:
 
     def _wish(self, spec: ToolSpec) -> str:
         text = _shown(self.situation.preferences.text, _QUESTION_SHOWN)
-        return f"Wish: {_anonymous(text, spec.name, self.situation.catalog)}"
+        return f"Wish: {_anonymous(text, spec.name, self.situation.catalog)}" if text else ""
 
     def _findings(self, spec: ToolSpec) -> str:
         results = self._results
@@ -181,20 +228,19 @@ class _Scan:
             lines.append(f"{whose}{failed}: {_shown(outcome['content'], _RESULT_SHOWN)}")
         return "\n".join(lines)
 
-    def _line(self, spec: ToolSpec) -> str:
-        lines, left = in_order(self.situation.catalog), self._left
-        dollars, seconds = _dollars(spec), spec.latency.p50
+    def _line(self, spec: ToolSpec) -> Iterator[str]:
+        lines = self._catalog
         dearest = max((price for line in lines if (price := _dollars(line)) < math.inf), default=0.0)
         slowest = max(line.latency.p50 for line in lines)
-        faster = sum(line.latency.p50 < seconds for line in lines)
         used = sum(tool == spec.name for tool, _ in self._results)
-        return (
-            f"Tool {lines.index(spec) + 1} of {len(lines)}: {_shown(spec.description, _DESCRIPTION_SHOWN)}\n"
-            f"cost {_share(dollars, dearest)} time {faster + 1} of {len(lines)} {_share(seconds, slowest)} "
-            f"{'ends' if spec.terminal else 'goes on'} used {_count(used)}\n"
-            f"pays {_calls(left.dollars, dollars)} fits {_calls(left.seconds, seconds)} turns {_count(left.turns)}\n"
-            f"{_wanted(self.situation.preferences, spec.name, {tool for tool, _ in self._results})}"
+        yield f"Tool {lines.index(spec) + 1} of {len(lines)}: {_shown(spec.description, _DESCRIPTION_SHOWN)}"
+        yield (
+            f"cost {_share(_dollars(spec), dearest)} time {_share(spec.latency.p50, slowest)} "
+            f"{'ends' if spec.terminal else 'goes on'}" + (f" used {_count(used)}" if used else "")
         )
+        yield _told(pays=_calls(self._left.dollars, _dollars(spec)), fits=_calls(self._left.seconds, spec.latency.p50))
+        yield _told(turns=_count(self._left.turns) if self._left.turns < _COUNTS[-1] else "")
+        yield _wanted(self.situation.preferences, spec.name, {tool for tool, _ in self._results})
 
 
 _NO_FUNCTIONS: Final[list[dict[str, Any]]] = []
@@ -208,8 +254,17 @@ def _malformed(word: str) -> Decision:
 def _wanted(preferences: Preferences, name: str, used: set[str]) -> str:
     """What the user's weights say of this tool, and of others that are still to be used."""
     others = [weight for tool, weight in preferences.prefer.items() if tool != name and tool not in used]
-    prefer, avoid = preferences.prefer.get(name, 0.0), preferences.avoid.get(name, 0.0)
-    return f"prefer {_tenths(prefer)} avoid {_tenths(avoid)} others {_tenths(max(others, default=0.0))}"
+    weights = {
+        "prefer": preferences.prefer.get(name, 0.0),
+        "avoid": preferences.avoid.get(name, 0.0),
+        "others": max(others, default=0.0),
+    }
+    return _told(**{word: str(_tenths(weight)) if weight else "" for word, weight in weights.items()})
+
+
+def _told(**facts: str) -> str:
+    """The facts that are known, in one line."""
+    return " ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
 
 
 def _tenths(weight: float) -> int:
@@ -223,10 +278,8 @@ def _count(number: float) -> str:
 
 
 def _calls(left: float, each: float) -> str:
-    """How many calls at a price what is left pays for."""
-    if math.isinf(left):
-        return "any"
-    return _count(left / each) if each else "any"
+    """How many calls at a price what is left pays for; nothing where it pays for any number."""
+    return "" if math.isinf(left) or not each else _count(left / each)
 
 
 def _share(part: float, whole: float) -> str:

@@ -89,7 +89,7 @@ def test_a_scan_is_a_word_a_line(lessons: list[Trajectory], tmp_path: Path) -> N
     renderer = Renderer(tokenizer_of(tmp_path / "tokenizer.json", TEMPLATE), ScanProtocol(), name="tiny")
     for lesson in lessons:
         assert lesson.catalog is not None
-        lines = [spec.name for spec in in_order(lesson.catalog)]
+        lines = [spec.name for spec in in_order(lesson.catalog, lesson.preferences)]
         rows = rows_of(renderer.render(lesson))
         assert all(row.mask == [1] and renderer.decode(row.prompt_ids).endswith("<|choose|>") for row in rows)
         words = [renderer.decode(row.completion_ids) for row in rows]

@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.preferences import Preferences
+from orchestra_graph.preferences import Preferences, thrift
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.checked import checked
 from orchestra_training.groups import example_id
@@ -94,18 +94,12 @@ def utility(run: Measures, reference: Measures, preferences: Preferences) -> flo
     parts = [
         *((weight, float(run.calls.get(tool, 0) > 0)) for tool, weight in preferences.prefer.items()),
         (preferences.accuracy, 1.0),
-        (preferences.cost, _against(reference.dollars, run.dollars)),
-        (preferences.latency, _against(reference.seconds, run.seconds)),
+        (preferences.cost, thrift(reference.dollars, run.dollars)),
+        (preferences.latency, thrift(reference.seconds, run.seconds)),
         *((weight, float(run.calls.get(tool, 0) == 0)) for tool, weight in preferences.avoid.items()),
     ]
     whole = fsum(weight for weight, _ in parts)
     return fsum(weight * b for weight, b in parts) / whole if whole else 1.0
-
-
-def _against(reference: float, amount: float) -> float:
-    """`M_0 / (M_0 + M)`; one half where both are 0, since they are equal."""
-    whole = reference + amount
-    return reference / whole if whole else 0.5
 
 
 class _Line(BaseModel):
