@@ -151,7 +151,9 @@ class NumpyEngine:
                 value = np.concatenate([known.values[n][:, :length], value], axis=1)
             keys.append(key)
             values.append(value)
-            mixed = _attend(query, key, value, length)
+            if n == shape.layers - 1:  # nothing reads what it makes of the other tokens
+                query, hidden = query[:, -1:], hidden[-1:]
+            mixed = _attend(query, key, value)
             hidden = hidden + mixed @ weights[f"{layer}self_attn.o_proj.weight"].T
             normed = _rms(hidden, weights[f"{layer}post_attention_layernorm.weight"], shape.eps)
             gate = normed @ weights[f"{layer}mlp.gate_proj.weight"].T
@@ -214,9 +216,10 @@ def _turned(values: Array, cos: Array, sin: Array) -> Array:
     return np.asarray(turned, np.float32)
 
 
-def _attend(query: Array, key: Array, value: Array, before: int) -> Array:
-    """Causal attention of `query` `(heads, new, dim)` over all tokens: `(new, heads * dim)`."""
+def _attend(query: Array, key: Array, value: Array) -> Array:
+    """Causal attention of `query` `(heads, new, dim)`, of the last tokens, over all tokens: `(new, heads * dim)`."""
     heads, new, dim = query.shape
+    before = key.shape[1] - new
     grouped = query.reshape(len(key), -1, new, dim)
     scores = grouped @ key[:, None].swapaxes(-1, -2) / np.float32(np.sqrt(dim))
     scores = np.where(np.tri(new, before + new, before, dtype=bool), scores, np.float32(-np.inf))
