@@ -2,14 +2,19 @@
 
 A `Phrases` renders slots into one of its templates and reads a text back into slots. Rendering uses the templates of
 one split; reading knows both, since an expert understands any phrasing while a policy has trained on some.
+
+Train wordings of questions lie in `wordings/`, held-out ones in the code, so that who writes the former need not see
+the latter.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from random import Random
 from typing import Literal
 
@@ -50,6 +55,17 @@ class Phrases:
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], ...]:
         return tuple(pattern_of(template) for template in (*self.train, *self.held_out))
+
+
+def phrases(family: str, key: str, *held_out: str) -> Phrases:
+    """The train templates of a key in `wordings/<family>.toml`, and these held-out ones."""
+    return Phrases(tuple(_written(family)[key]), held_out)
+
+
+@cache
+def _written(family: str) -> dict[str, list[str]]:
+    text = (resources.files("orchestra_graph.workbench") / "wordings" / f"{family}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def pattern_of(template: str) -> re.Pattern[str]:

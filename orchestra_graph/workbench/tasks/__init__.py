@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from orchestra_graph.workbench.tasks.algebra import Algebra
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family[Any]] = {
 }
 
 
+@lru_cache(maxsize=4096)  # every expert of a run reads the same question
 def read(question: str) -> tuple[Family[Any], Any] | None:
     """The family and the problem of a question in any phrasing; None if it is no question of the workbench."""
     for family in FAMILIES.values():

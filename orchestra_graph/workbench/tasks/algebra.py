@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from orchestra_graph.workbench.symbolic import parse, sympy
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working, within
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 LETTERS = "xyzw"
@@ -50,24 +50,12 @@ class Algebra(Family[Equations]):
     """Find all solutions."""
 
     name: ClassVar[str] = "algebra"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "Solve {ask}.",
-            "Find every solution of {ask}.",
-            "For which values does {ask} hold?",
-            "Determine the unknowns: {ask}",
-            "Please solve for the unknowns: {ask}",
-            "Work out the unknowns in {ask}.",
-            "I need all solutions of {ask}.",
-            "For what numbers is {ask} true?",
-            "Solve the following: {ask}",
-            "Given {ask}, what are the unknowns?",
-        ),
-        held_out=(
-            "Which numbers satisfy {ask}?",
-            "Give me all solutions of {ask}, please.",
-            "What must the unknowns be so that {ask}?",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "algebra",
+        "frames",
+        "Which numbers satisfy {ask}?",
+        "Give me all solutions of {ask}, please.",
+        "What must the unknowns be so that {ask}?",
     )
     joins: ClassVar[Phrases] = Phrases(
         train=("{a} and {b}", "{a}; {b}", "{a} as well as {b}", "{a}, {b}"), held_out=("{a} together with {b}",)

@@ -13,7 +13,7 @@ from random import Random
 from typing import ClassVar
 
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 DIGITS = {1: (3, 5), 2: (6, 8), 3: (9, 12), 4: (13, 16), 5: (20, 36)}
@@ -33,25 +33,12 @@ class Arithmetic(Family[str]):
     """A problem is an expression in digits, `+ - *` and parentheses."""
 
     name: ClassVar[str] = "arithmetic"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "What is {ask}?",
-            "Compute {ask}.",
-            "Please work out {ask} exactly.",
-            "I need the exact value of {ask}",
-            "Evaluate the expression {ask}",
-            "How much is {ask}?",
-            "Calculate {ask}.",
-            "{ask} = ?",
-            "Could you compute {ask} for me?",
-            "Give me the whole number that equals {ask}.",
-            "Simplify {ask} to a single number.",
-        ),
-        held_out=(
-            "Could you tell me what {ask} comes to?",
-            "Calculate this to the last digit: {ask}",
-            "The result of {ask}, please.",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "arithmetic",
+        "frames",
+        "Could you tell me what {ask} comes to?",
+        "Calculate this to the last digit: {ask}",
+        "The result of {ask}, please.",
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from orchestra_graph.workbench.symbolic import parse, sympy
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working, within
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 _DIGITS = 30
@@ -31,36 +31,9 @@ class Problem:
 
 
 _ASKS = {
-    "derivative": Phrases(
-        train=(
-            "the derivative of f(x) = {f} at x = {a}",
-            "f'({a}) for f(x) = {f}",
-            "the slope of f(x) = {f} at x = {a}",
-            "the first derivative at x = {a} of f(x) = {f}",
-            "df/dx at x = {a}, where f(x) = {f}",
-        ),
-        held_out=("the slope of the curve y = {f} at x = {a}",),
-    ),
-    "second": Phrases(
-        train=(
-            "the second derivative of f(x) = {f} at x = {a}",
-            "f''({a}) for f(x) = {f}",
-            "the second derivative at x = {a} of f(x) = {f}",
-            "the derivative of the derivative of f(x) = {f} at x = {a}",
-            "d2f/dx2 at x = {a}, where f(x) = {f}",
-        ),
-        held_out=("the rate at which the slope of y = {f} changes at x = {a}",),
-    ),
-    "integral": Phrases(
-        train=(
-            "the integral of {f} from x = {a} to x = {b}",
-            "the definite integral over [{a}, {b}] of {f}",
-            "the definite integral of {f} with x from {a} to {b}",
-            "the integral over f(x) = {f} for x between {a} and {b}",
-            "{f} integrated over [{a}, {b}]",
-        ),
-        held_out=("the signed area under y = {f} between x = {a} and x = {b}",),
-    ),
+    "derivative": phrases("calculus", "derivative", "the slope of the curve y = {f} at x = {a}"),
+    "second": phrases("calculus", "second", "the rate at which the slope of y = {f} changes at x = {a}"),
+    "integral": phrases("calculus", "integral", "the signed area under y = {f} between x = {a} and x = {b}"),
 }
 
 
@@ -68,21 +41,8 @@ class Calculus(Family[Problem]):
     """Exact values, for example `3*exp(2) - 1`."""
 
     name: ClassVar[str] = "calculus"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "What is {ask}?",
-            "Find {ask}.",
-            "Please give the exact value of {ask}.",
-            "Determine {ask}. No decimals, please.",
-            "Work out {ask} exactly.",
-            "Compute {ask} as an exact expression.",
-            "I need {ask}, without rounding.",
-            "Tell me {ask}, exactly.",
-        ),
-        held_out=(
-            "I am looking for {ask}, in closed form.",
-            "Could you derive {ask} for me?",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "calculus", "frames", "I am looking for {ask}, in closed form.", "Could you derive {ask} for me?"
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Problem:
@@ -107,8 +67,8 @@ class Calculus(Family[Problem]):
 
     def parse(self, ask: str) -> Problem | None:
         """One of the wordings, with a formula that can be read."""
-        for kind, phrases in _ASKS.items():
-            for slots in phrases.matches(ask):
+        for kind, wordings in _ASKS.items():
+            for slots in wordings.matches(ask):
                 try:
                     parse(slots["f"])
                     return Problem(kind, slots["f"], int(slots["a"]), int(slots.get("b", 0)))

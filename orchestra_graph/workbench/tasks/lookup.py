@@ -15,7 +15,7 @@ from typing import ClassVar
 from orchestra_graph.workbench.knowledge import Document, KnowledgeBase, find_fact, read_documents
 from orchestra_graph.workbench.relations import RELATIONS
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 HOPS = {1: 1, 2: 2, 3: 2, 4: 3, 5: 3}
@@ -37,24 +37,12 @@ class Lookup(Family[Chain]):
     """The answer is a name, a year or a word."""
 
     name: ClassVar[str] = "lookup"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "What is {ask}?",
-            "Find out {ask}.",
-            "I want to know {ask}.",
-            "Name {ask}.",
-            "Please look up {ask}.",
-            "Tell me {ask}.",
-            "Give me {ask}.",
-            "Can you find {ask}?",
-            "We need {ask} for a report.",
-            "Who or what is {ask}?",
-        ),
-        held_out=(
-            "Do you know {ask}?",
-            "Which name or word stands for {ask}?",
-            "Our records team asks for {ask}.",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "lookup",
+        "frames",
+        "Do you know {ask}?",
+        "Which name or word stands for {ask}?",
+        "Our records team asks for {ask}.",
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Chain:

@@ -15,61 +15,16 @@ from typing import ClassVar
 
 from orchestra_graph.workbench.symbolic import sympy
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 _NUMBER = re.compile(r"-?\d+")
 _ASKS = {
-    "gcd": Phrases(
-        train=(
-            "the greatest common divisor of {a} and {b}",
-            "gcd({a}, {b})",
-            "the highest common factor of {a} and {b}",
-            "the biggest common factor of {a} and {b}",
-            "the greatest divisor that {a} and {b} share",
-        ),
-        held_out=("the largest whole number that divides both {a} and {b}",),
-    ),
-    "power": Phrases(
-        train=(
-            "the remainder of {a}**{b} divided by {m}",
-            "{a}**{b} modulo {m}",
-            "pow({a}, {b}, {m})",
-            "what {a}**{b} leaves over on division by {m}",
-            "the residue of {a}**{b} modulo {m}",
-        ),
-        held_out=("what is left when {a}**{b} is divided by {m}",),
-    ),
-    "inverse": Phrases(
-        train=(
-            "the inverse of {a} modulo {m}",
-            "the number k below {m} with {a}*k = 1 modulo {m}",
-            "the modular inverse of {a} for modulus {m}",
-            "1/{a} modulo {m}",
-            "the residue that times {a} gives 1 modulo {m}",
-        ),
-        held_out=("the multiplicative inverse of {a} among the remainders modulo {m}",),
-    ),
-    "factor": Phrases(
-        train=(
-            "the largest prime factor of {a}",
-            "the biggest prime that divides {a}",
-            "the greatest prime divisor of {a}",
-            "the last prime in the sorted factorization of {a}",
-            "the highest of the prime factors of {a}",
-        ),
-        held_out=("the prime of greatest size in the factorization of {a}",),
-    ),
-    "totient": Phrases(
-        train=(
-            "Euler's totient of {a}",
-            "phi({a}), Euler's function",
-            "the value of Euler's phi function at {a}",
-            "the number of integers from 1 to {a} that are coprime to it",
-            "phi of {a}, that is Euler's totient",
-        ),
-        held_out=("how many numbers up to {a} share no factor with it",),
-    ),
+    "gcd": phrases("number_theory", "gcd", "the largest whole number that divides both {a} and {b}"),
+    "power": phrases("number_theory", "power", "what is left when {a}**{b} is divided by {m}"),
+    "inverse": phrases("number_theory", "inverse", "the multiplicative inverse of {a} among the remainders modulo {m}"),
+    "factor": phrases("number_theory", "factor", "the prime of greatest size in the factorization of {a}"),
+    "totient": phrases("number_theory", "totient", "how many numbers up to {a} share no factor with it"),
 }
 _CODE = {
     "gcd": "import math\nprint(math.gcd({a}, {b}))",
@@ -107,21 +62,8 @@ class NumberTheory(Family[Problem]):
     """Whole-number answers."""
 
     name: ClassVar[str] = "number_theory"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "What is {ask}?",
-            "Find {ask}.",
-            "Compute {ask}.",
-            "Tell me {ask}.",
-            "Work out {ask}.",
-            "Calculate {ask}.",
-            "Give me {ask}.",
-            "Can you compute {ask}?",
-        ),
-        held_out=(
-            "I would like to know {ask}.",
-            "Please determine {ask}.",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "number_theory", "frames", "I would like to know {ask}.", "Please determine {ask}."
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Problem:
@@ -145,8 +87,8 @@ class NumberTheory(Family[Problem]):
 
     def parse(self, ask: str) -> Problem | None:
         """One of the wordings, with whole numbers."""
-        for kind, phrases in _ASKS.items():
-            for slots in phrases.matches(ask):
+        for kind, wordings in _ASKS.items():
+            for slots in wordings.matches(ask):
                 if all(_NUMBER.fullmatch(value) for value in slots.values()):
                     return Problem(kind, **{name: int(value) for name, value in slots.items()})
         return None

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from orchestra_graph.text import clean
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
 from orchestra_graph.workbench.tasks.steps import FINALS, STEPS, Algorithm
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 LENGTH = {1: 2, 2: 3, 3: 4, 4: 5, 5: 7}
@@ -53,21 +53,11 @@ class Programming(Family[Steps]):
     """The last step turns the list into one number."""
 
     name: ClassVar[str] = "programming"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "Write a Python function solve(xs) for a list of whole numbers xs. It must {ask}.",
-            "I need Python code: solve(xs) gets a list of integers. Steps: {ask}.",
-            "Implement solve(xs) in Python. Given a list of integers, {ask}.",
-            "Program a function solve(xs), xs being a list of integers, to {ask}.",
-            "Code a Python function solve(xs) that takes integers in a list. Do this in order: {ask}.",
-            "solve(xs) receives whole numbers in a list. Write it in Python so as to {ask}.",
-            "Please write solve(xs) in Python for lists of integers: {ask}.",
-            "In Python, define solve(xs), where xs holds integers, to {ask}.",
-        ),
-        held_out=(
-            "Please code solve(xs) in Python, where xs holds integers, so that it does this: {ask}.",
-            "Here is what my Python function solve(xs) should do with the integers in xs: {ask}. Please write it.",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "programming",
+        "frames",
+        "Please code solve(xs) in Python, where xs holds integers, so that it does this: {ask}.",
+        "Here is what my Python function solve(xs) should do with the integers in xs: {ask}. Please write it.",
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Steps:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from orchestra_graph.workbench.database import CITIES, PLANS, Database, Statement
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, phrases
 from orchestra_graph.workbench.world import World
 
 SHAPE = {1: (1, 0), 2: (2, 0), 3: (3, 0), 4: (4, 1), 5: (6, 2)}
@@ -60,68 +60,23 @@ def _set(column: str) -> Callable[[dict[str, str]], list[Statement]]:
 
 KINDS: dict[str, Kind] = {
     "city": Kind(
-        Phrases(
-            (
-                "move customer {id} to {value}",
-                "set the city of customer {id} to {value}",
-                "change the city of customer {id} to {value}",
-                "record {value} as the city of customer {id}",
-                "customer {id} has moved, so write {value} as the city",
-            ),
-            ("customer {id} now lives in {value}",),
-        ),
+        phrases("records", "city", "customer {id} now lives in {value}"),
         _set("city"),
     ),
     "plan": Kind(
-        Phrases(
-            (
-                "put customer {id} on the {value} plan",
-                "switch customer {id} to plan {value}",
-                "change the plan of customer {id} to {value}",
-                "give customer {id} the {value} plan",
-                "make {value} the plan of customer {id}",
-            ),
-            ("customer {id} wants the {value} plan",),
-        ),
+        phrases("records", "plan", "customer {id} wants the {value} plan"),
         _set("plan"),
     ),
     "email": Kind(
-        Phrases(
-            (
-                "set the e-mail of customer {id} to {value}",
-                "store {value} as the e-mail of customer {id}",
-                "change the e-mail of customer {id} to {value}",
-                "use {value} as the new e-mail of customer {id}",
-                "update the e-mail address of customer {id} to {value}",
-            ),
-            ("customer {id} is now reached at {value}",),
-        ),
+        phrases("records", "email", "customer {id} is now reached at {value}"),
         _set("email"),
     ),
     "credit": Kind(
-        Phrases(
-            (
-                "credit customer {id} with {value}",
-                "add {value} to the credit of customer {id}",
-                "increase by {value} what customer {id} has as credit",
-                "raise the credit of customer {id} by {value}",
-                "book {value} of credit for customer {id}",
-            ),
-            ("grant customer {id} a credit of {value}",),
-        ),
+        phrases("records", "credit", "grant customer {id} a credit of {value}"),
         lambda d: [("UPDATE customers SET credit = credit + ? WHERE id = ?", (_cents(d["value"]), d["id"]))],
     ),
     "refund": Kind(
-        Phrases(
-            (
-                "cancel order {id} and credit its total to the customer",
-                "refund order {id} as credit and cancel it",
-                "cancel order {id} and turn its total into credit",
-                "void order {id} and give its total back as credit",
-                "take back order {id}: cancel it and credit its total",
-            ),
-            ("order {id} is off, its total goes to the customer's credit",),
-        ),
+        phrases("records", "refund", "order {id} is off, its total goes to the customer's credit"),
         lambda d: [
             (
                 "UPDATE customers SET credit = credit + (SELECT total FROM orders WHERE id = ?)"
@@ -132,16 +87,7 @@ KINDS: dict[str, Kind] = {
         ],
     ),
     "credit sweep": Kind(
-        Phrases(
-            (
-                "credit every customer in {city} on the {plan} plan with {value}",
-                "add {value} to the credit of each customer in {city} whose plan is {plan}",
-                "give all customers in {city} who are on the {plan} plan a credit of {value}",
-                "for every {plan} customer of {city}, raise the credit by {value}",
-                "grant {value} of credit to each customer in {city} with the {plan} plan",
-            ),
-            ("all {plan} customers in {city} get a credit of {value}",),
-        ),
+        phrases("records", "credit_sweep", "all {plan} customers in {city} get a credit of {value}"),
         lambda d: [
             (
                 "UPDATE customers SET credit = credit + ? WHERE city = ? AND plan = ?",
@@ -151,16 +97,7 @@ KINDS: dict[str, Kind] = {
         sweep=True,
     ),
     "shipping sweep": Kind(
-        Phrases(
-            (
-                "mark every open order of customers in {city} as shipped",
-                "set all open orders from {city} to shipped",
-                "ship all open orders of customers in {city}",
-                "for each customer in {city}, mark the open orders as shipped",
-                "change the status of open orders from {city} to shipped",
-            ),
-            ("whatever is open for customers in {city} has been shipped",),
-        ),
+        phrases("records", "shipping_sweep", "whatever is open for customers in {city} has been shipped"),
         lambda d: [
             (
                 "UPDATE orders SET status = 'shipped' WHERE status = 'open'"
@@ -171,15 +108,10 @@ KINDS: dict[str, Kind] = {
         sweep=True,
     ),
     "loyalty sweep": Kind(
-        Phrases(
-            (
-                "put every customer whose shipped orders exceed {value} in total on the platinum plan",
-                "move all customers with more than {value} in shipped orders to platinum",
-                "upgrade to platinum every customer with shipped orders above {value} in total",
-                "give the platinum plan to all customers whose shipped orders add up to more than {value}",
-                "switch customers to platinum if their shipped orders total over {value}",
-            ),
-            ("whoever has shipped orders of over {value} altogether becomes a platinum customer",),
+        phrases(
+            "records",
+            "loyalty_sweep",
+            "whoever has shipped orders of over {value} altogether becomes a platinum customer",
         ),
         lambda d: [
             (
@@ -197,21 +129,11 @@ class Records(Family[Changes]):
     """Changes are made in the order of the request."""
 
     name: ClassVar[str] = "records"
-    frames: ClassVar[Phrases] = Phrases(
-        train=(
-            "Please change the customer records: {ask}.",
-            "Update the customer database: {ask}.",
-            "A request for the records desk: {ask}.",
-            "In our customer records, do the following: {ask}.",
-            "Edit customers and orders as follows: {ask}.",
-            "Customer service asks: {ask}.",
-            "There is work to do on customers and orders: {ask}.",
-            "Carry this out in the CRM: {ask}.",
-        ),
-        held_out=(
-            "These changes have to go into the customer database: {ask}.",
-            "Bring the customer records up to date: {ask}.",
-        ),
+    frames: ClassVar[Phrases] = phrases(
+        "records",
+        "frames",
+        "These changes have to go into the customer database: {ask}.",
+        "Bring the customer records up to date: {ask}.",
     )
 
     def draw(self, rng: Random, difficulty: int, world: World) -> Changes:
