@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pydantic import Field
 
 from orchestra_graph.catalog import Catalog, Price
-from orchestra_graph.preferences import Preferences
+from orchestra_graph.preferences import Budget, Preferences, thrift
 from orchestra_graph.protocols.table import Line
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 from orchestra_graph.routers.programs import give_up
@@ -27,6 +28,9 @@ Plan = tuple[str, ...]
 """Experts to call, in order, by the names of `SKILLS`."""
 
 RETRIES = 3
+
+ABOUT = 0.03
+"""Plans whose worth differs by less are about as good: prices are estimated."""
 
 PROMPT_TOKENS = 65
 """A role's system text and the headings of a prompt."""
@@ -128,22 +132,90 @@ def choose_plan(
     done: Sequence[Step] = (),
 ) -> list[str] | None:
     """As `plan`, with the tools as offers by name, and of each plan what is left after the calls in `done`."""
-    names = {identity.get(name, name): name for name in offers}
-    whole = [p for p in solutions(question) if all(expert in names for expert in p)]
-    plans = [left for p in whole if (left := steps_left(p, question, done))]
-    found = read(question)
-    if found is None or not plans:
+    plans = plans_left(question, offers, identity, done)
+    if not plans:
         return None
-    used = [names[step.expert] for step in done if step.expert in names]
-    costs = [_estimate(question, found[0].name, p, [offers[names[expert]] for expert in p]) for p in plans]
-    dollars, seconds = _normalised([c[0] for c in costs]), _normalised([c[1] for c in costs])
-    calls = [[names[expert] for expert in p] for p in plans]
+    used = _names_of(done, offers, identity)
+    dollars, seconds = _normalised([p.dollars for p in plans]), _normalised([p.seconds for p in plans])
     losses = [
-        preferences.cost * d + preferences.latency * s - _wishes([*used, *c], preferences)
-        for d, s, c in zip(dollars, seconds, calls, strict=True)
+        preferences.cost * d + preferences.latency * s - _wishes([*used, *p.calls], preferences)
+        for d, s, p in zip(dollars, seconds, plans, strict=True)
     ]
     # On equal terms the cheaper plan wins, then the one listed first.
-    return calls[min(range(len(plans)), key=lambda i: (losses[i], costs[i]))]
+    return plans[min(range(len(plans)), key=lambda i: (losses[i], plans[i].dollars, plans[i].seconds))].calls
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What is left to do of a plan."""
+
+    calls: list[str]
+    """Names in the catalog."""
+    dollars: float
+    seconds: float
+
+
+def plans_left(
+    question: str, offers: Mapping[str, Offer], identity: Mapping[str, str], done: Sequence[Step] = ()
+) -> list[Priced]:
+    """What is left to do of every plan that these tools allow, with what it will about cost.
+
+    Args:
+        question: Text of the task.
+        offers: The tools by name.
+        identity: For each name, which expert it is; by default its own name.
+        done: Calls that brought a result.
+    """
+    names = {identity.get(name, name): name for name in offers}
+    found = read(question)
+    if found is None:
+        return []
+    whole = [p for p in solutions(question) if all(expert in names for expert in p)]
+    plans = []
+    for left in (steps_left(steps, question, done) for steps in whole):
+        calls = [names[expert] for expert in left]
+        if calls:
+            plans.append(Priced(calls, *_estimate(question, found[0].name, left, [offers[name] for name in calls])))
+    return plans
+
+
+def good_calls(
+    question: str,
+    offers: Mapping[str, Offer],
+    identity: Mapping[str, str],
+    preferences: Preferences,
+    done: Sequence[Step],
+    left: Budget,
+) -> set[str]:
+    """The tools with which a plan begins that is about as good as the best one.
+
+    Args:
+        question: Text of the task.
+        offers: The tools by name.
+        identity: For each name, which expert it is; by default its own name.
+        preferences: Weights.
+        done: Calls that brought a result.
+        left: What may still be spent. Plans within it go before others.
+
+    Returns:
+        Names; none where no plan is left.
+    """
+    plans = plans_left(question, offers, identity, done)
+    fitting = [
+        p for p in plans if len(p.calls) <= left.turns and p.dollars <= left.dollars and p.seconds <= left.seconds
+    ]
+    plans = fitting or plans
+    if not plans:
+        return set()
+    used = _names_of(done, offers, identity)
+    dollars, seconds = fmean(p.dollars for p in plans), fmean(p.seconds for p in plans)
+    worths = [
+        preferences.cost * thrift(dollars, p.dollars)
+        + preferences.latency * thrift(seconds, p.seconds)
+        + _wishes([*used, *p.calls], preferences)
+        for p in plans
+    ]
+    return {p.calls[0] for p, worth in zip(plans, worths, strict=True) if worth >= max(worths) - ABOUT}
 
 
 class Oracle(ProgramRouter):
@@ -172,6 +244,11 @@ def _estimate(question: str, family: str, steps: Plan, offers: Sequence[Offer]) 
         seconds += offer.seconds
         tokens += EVIDENCE_TOKENS.get(expert, 20)
     return dollars, seconds
+
+
+def _names_of(done: Sequence[Step], offers: Mapping[str, Offer], identity: Mapping[str, str]) -> list[str]:
+    names = {identity.get(name, name): name for name in offers}
+    return [names[step.expert] for step in done if step.expert in names]
 
 
 def _normalised(values: list[float]) -> list[float]:

@@ -3,9 +3,9 @@ were drawn at random, so that the router also learns what to do where it should 
 
     python -m orchestra_training.tiny.demonstrate --runs 12000 --to demonstrations.jsonl.zst
 
-They run through the graph that serves and are a run log like any other. Only what the oracle decided is to be learnt:
-see `by_chance`. Catalogs are drawn from the whole ladder, from the fixed one to names, descriptions and prices that
-come once.
+They run through the graph that serves and are a run log like any other. What is to be learnt from a log, this one or
+that of a router's own rollouts, is what the oracle says wherever its runs came: `orchestra_training.tiny.lessons`.
+Catalogs are drawn from the whole ladder, from the fixed one to names, descriptions and prices that come once.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from orchestra_graph.preferences import Budget
 from orchestra_graph.routers.base import Choice, Scene
 from orchestra_graph.routers.programs import candidates
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.turns import Turn
 from orchestra_graph.workbench import Oracle, Workbench
 from orchestra_graph.workbench.sample import ASPECTS, Aspect, Episode
-from orchestra_training.filters import Fault
+from orchestra_training.metrics import LABELS
 
 LADDER: Final[tuple[tuple[Aspect, ...], ...]] = (("wishes",), ("tools", "prices", "wishes"), ASPECTS, ASPECTS)
 """What is drawn in every fourth episode each, besides the task."""
@@ -57,14 +56,6 @@ class Demonstrator(Oracle):
         if rng.random() < self.share or len(scene.past) >= MOST_CALLS:
             return super().choose(scene)
         return Choice(rng.choice(candidates(scene)).name, BY_CHANCE)
-
-
-def by_chance(turn: Turn) -> Fault | None:
-    """A filter of turns: what was drawn at random teaches nothing."""
-    decision = turn["decision"]
-    if decision["by"] != "router" or not decision["calls"]:
-        return Fault("by_chance", "not_the_oracle", f"decided by {decision['by']}")
-    return Fault("by_chance", "random", BY_CHANCE) if decision["reason"] == BY_CHANCE else None
 
 
 def draw(bench: Workbench, seed: int, index: int) -> tuple[Episode, Budget]:
@@ -106,7 +97,13 @@ async def _run(bench: Workbench, log: RunLog, seed: int, index: int) -> None:
         run_log=log,
         fallback=None,
     ).compile()
-    about = {"id": episode.task.id, "purpose": "train", "split": "train", "seeds": {"seed": seed, "index": index}}
+    about = {
+        "id": episode.task.id,
+        "purpose": "train",
+        "split": "train",
+        "seeds": {"seed": seed, "index": index},
+        LABELS: dict(episode.identity),
+    }
     await graph.ainvoke({"messages": [("user", episode.task.question)]}, context={"task": about})
 
 

@@ -9,50 +9,40 @@ It writes `tiny/base-0`, `tiny/base-1`, ..., each a model with the same tokenize
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
 
+import pyarrow as pa
 import typer
-from datasets import Dataset
+from pyarrow import parquet
+from rich.progress import track
+from tokenizers import Tokenizer
 
-from orchestra_graph.preferences import Budget
-from orchestra_graph.protocols.base import Situation
-from orchestra_graph.protocols.scan import ScanProtocol
+from orchestra_graph.protocols.scan import SKIP, TAKE
 from orchestra_graph.routers.bundled import WORDS, words_of
 from orchestra_graph.runlog.read import read_runs
-from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.render import Renderer
-from orchestra_training.rows import Row, rows_of
-from orchestra_training.tiny.demonstrate import by_chance
-from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
+from orchestra_training.tiny.lessons import Lesson, lessons_of
+from orchestra_training.tiny.model import CHOOSE, TinyShape, make, train_tokenizer
 
-TEXT_RUNS: Final = 4_000
-"""Runs whose texts the tokenizer is learnt from."""
+TEXTS: Final = 30_000
+"""Lessons whose texts the tokenizer is learnt from."""
 IGNORED: Final = -100
 """Label of a token that is read, not learnt."""
 
-
-def texts_of(run: Trajectory) -> Iterator[str]:
-    """What the router reads before the first call of a run, line by line."""
-    if run.catalog is None or not run.turns:
-        return
-    situation = Situation(run.task.question, run.catalog, run.preferences, Budget())
-    for view, _ in ScanProtocol().replies(situation, run.turns[0]["decision"]):
-        yield str(view.messages[0].text)
+_GROUP: Final = 20_000
+_ROWS: Final = pa.schema([("input_ids", pa.list_(pa.int16())), ("labels", pa.list_(pa.int16()))])
 
 
-def lesson(row: Row) -> dict[str, list[int]]:
-    """A row as `SFTTrainer` takes it."""
-    labels = [token if own else IGNORED for token, own in zip(row.completion_ids, row.mask, strict=True)]
-    return {"input_ids": row.prompt_ids + row.completion_ids, "labels": [IGNORED] * len(row.prompt_ids) + labels}
-
-
-def lessons(log: Path, model: Path) -> Iterator[dict[str, list[int]]]:
-    """The decisions of the oracle in a log, as the model of a folder reads and says them."""
-    renderer = Renderer.from_folder(model, ScanProtocol.name)
-    for run in read_runs(log):
-        yield from map(lesson, rows_of(renderer.render(run), filters=(by_chance,)))
+def rows(lessons: Iterable[Lesson], tokenizer: Tokenizer) -> Iterator[dict[str, list[int]]]:
+    """Lessons as `orchestra train sft` takes them: the prompt is read, the word is learnt."""
+    waiting, words = iter(lessons), {word: tokenizer.encode(word).ids[0] for word in (TAKE, SKIP)}
+    while some := list(islice(waiting, 1000)):
+        prompts = tokenizer.encode_batch([lesson.prompt + CHOOSE for lesson in some], add_special_tokens=False)
+        for lesson, prompt in zip(some, prompts, strict=True):
+            word = words[lesson.word]
+            yield {"input_ids": [*prompt.ids, word], "labels": [IGNORED] * len(prompt.ids) + [word]}
 
 
 def main(
@@ -62,16 +52,22 @@ def main(
 ) -> None:
     """Make tokenizer, models and lessons."""
     shape = TinyShape()
-    texts = [text for _, run in zip(range(TEXT_RUNS), read_runs(log), strict=False) for text in texts_of(run)]
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
-    words = "\n".join(sorted(set().union(*map(words_of, texts))))
+    made = [lesson for run in track(read_runs(log), "lessons") for lesson in lessons_of(run)]
+    texts = [lesson.prompt for lesson in made]
+    tokenizer = train_tokenizer(texts[:TEXTS], shape.vocabulary)
+    # What tools bring holds made-up names; what questions and catalogs hold stands before the first call too.
+    words = "\n".join(sorted(set().union(*(words_of(lesson.prompt) for lesson in made if lesson.turn == 0))))
     for seed in range(seeds):
         folder = to / f"base-{seed}"
         make(folder, tokenizer, shape, seed=seed)
         (folder / WORDS).write_text(f"{words}\n", encoding="utf-8")
-    made = Dataset.from_list(list(lessons(log, to / "base-0")))
     (to / "lessons").mkdir(parents=True, exist_ok=True)
-    made.to_parquet(to / "lessons" / "train.parquet")
+    with parquet.ParquetWriter(
+        to / "lessons" / "train.parquet", _ROWS, compression="zstd", compression_level=9, use_dictionary=False
+    ) as file:
+        lines = rows(made, tokenizer)
+        while group := list(islice(lines, _GROUP)):
+            file.write_table(pa.Table.from_pylist(group, _ROWS))
     print(f"{to}: {len(tokenizer.get_vocab())} tokens, {len(made)} lessons")
 
 
