@@ -65,8 +65,9 @@ def condition(
         aside: Routers that know what no router can; the frontier is without them.
 
     Returns:
-        JSON: `routers` by name, `frontier` by quality, `differences` of each router from `against`, `pairs` of each
-        router and each other one, and `wishes`: what each wish changes on the same tasks.
+        JSON: `routers` by name, each with the means of its `members`, `frontier` by quality, `differences` of each
+        router from `against`, `pairs` of each router and each other one, and `wishes`: what each wish changes on the
+        same tasks.
 
     Raises:
         ConfigError: A router lacks runs that another one has.
@@ -84,6 +85,7 @@ def condition(
             "runs": len(of),
             "broken": sum(run.error is not None for run in of),
             **whole.figures(name),
+            "members": _members([run for run in of if counts(run.kind)]),
             "shares": _shares(run.calls for run in of if counts(run.kind)),
             "places": _shares(run.places for run in of if counts(run.kind)),
             "kinds": {kind: {"runs": part.count(name), **part.figures(name)} for kind, part in parts.items()},
@@ -196,6 +198,20 @@ def _table(runs: Iterable[Played], of: Measure, units: int, members: int) -> Tab
     for run in runs:
         table[run.unit, run.key.member] += of(run) or 0.0
     return table
+
+
+def _members(runs: Sequence[Played]) -> list[dict[str, float]]:
+    """The means of each seed of a router, in the order in which they were named."""
+    found: list[dict[str, float]] = []
+    for member in sorted({run.key.member for run in runs}):
+        own = [run for run in runs if run.key.member == member]
+        means = {}
+        for metric, (above, below) in METRICS.items():
+            values = [above(run) for run in own]
+            if None not in values:
+                means[metric] = sum(value or 0.0 for value in values) / (sum(below(run) or 0.0 for run in own) or 1.0)
+        found.append(means)
+    return found
 
 
 def _shares(counts: Iterable[Mapping[Any, int]]) -> dict[str, float]:

@@ -1,16 +1,18 @@
 """Puts a trained tiny router into the package: the model, its curves, and a card whose figures all come from files that
 commands wrote.
 
-    orchestra eval tiny=local:MODEL rules oracle ... --json > evaluation.json
+    orchestra eval tiny=local:MODEL,local:OTHER_SEED rules oracle ... --json > evaluation.json
     python -m orchestra_training.tiny.publish MODEL --evaluation evaluation.json --stage runs/tiny-sft-0 \
         --stage runs/tiny-grpo-0 --words runs/tiny/base-0/words.txt
+
+Where `tiny` is several seeds, the model that is published is the first.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,6 +21,8 @@ from safetensors import safe_open
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.routers.bundled import WORDS, tiny_folder
+from orchestra_training.tiny.bars import TINY, bars_of
+from orchestra_training.tiny.bars import table as bars_table
 
 FILES: Final = (
     "config.json",
@@ -61,9 +65,16 @@ train one of your own.
 
 Held-out tasks in held-out phrasings, every router on the same ones; in brackets 95% bounds of a bootstrap over tasks
 and seeds. Utility is the absolute one of `orchestra_training.evaluate.score`, against the frozen runs of
-`{reference}`.
+`{reference}`. Where `tiny` was trained with several seeds, `tiny (shipped)` is the one in this folder.
 
 {tables}
+
+## What it had to reach
+
+A bar is passed where the bound passes it, not the mean; `lessons` is the router before it learnt from its own runs.
+`python -m orchestra_training.tiny.bars` makes this table from the same evaluations.
+
+{bars}
 """
 
 
@@ -102,20 +113,29 @@ def table(name: str, condition: Mapping[str, Any]) -> str:
     ]
     for router, figures in condition["routers"].items():
         means = {name: figures[name]["value"] for name in _MEANS}
+        lines.append(_row(router, _bounded(figures["success"]), _bounded(figures.get("utility")), means))
+    shipped, *others = condition["routers"].get(TINY, {}).get("members") or [{}]
+    if others:
         lines.append(
-            f"| {router} | {_bounded(figures['success'])} | {_bounded(figures.get('utility'))} | "
-            f"{means['dollars']:.5f} | {means['seconds']:.1f} | {means['turns']:.1f} | "
-            f"{means['priciest_share']:.1%} | {means['malformed_share']:.1%} |"
+            _row(f"{TINY} (shipped)", f"{shipped['success']:.3f}", f"{shipped.get('utility', 0):.3f}", shipped)
         )
     return "\n".join(lines)
+
+
+def _row(router: str, success: str, utility: str, means: Mapping[str, float]) -> str:
+    return (
+        f"| {router} | {success} | {utility} | {means['dollars']:.5f} | {means['seconds']:.1f} | "
+        f"{means['turns']:.1f} | {means['priciest_share']:.1%} | {means['malformed_share']:.1%} |"
+    )
 
 
 def _bounded(figure: Mapping[str, float] | None) -> str:
     return "" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> str:
+def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
     """The model card."""
+    conditions = [one for evaluation in evaluations for one in evaluation["conditions"].items()]
     with safe_open(model / "model.safetensors", "numpy") as weights:
         parameters = sum(_size(weights.get_slice(name).get_shape()) for name in weights.keys())
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
@@ -124,8 +144,9 @@ def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluation: Mapping[s
         megabytes=sum((model / name).stat().st_size for name in FILES) / 1e6,
         vocabulary=config["vocab_size"],
         stages="\n".join(map(told, stages)),
-        reference=(evaluation.get("reference") or {}).get("policy", "none"),
-        tables="\n\n".join(table(name, condition) for name, condition in evaluation["conditions"].items()),
+        reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
+        tables="\n\n".join(table(name, condition) for name, condition in conditions),
+        bars=bars_table([bar for name, condition in conditions for bar in bars_of(name, condition)]),
     )
 
 
@@ -138,7 +159,7 @@ def _size(shape: Iterable[int]) -> int:
 
 def main(
     model: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
-    evaluation: Annotated[Path, typer.Option(help="What orchestra eval --json printed.")],
+    evaluation: Annotated[list[Path], typer.Option(help="What orchestra eval --json printed; may be repeated.")],
     stage: Annotated[list[Path], typer.Option(help="Output folder of a training, in order; may be repeated.")],
     words: Annotated[Path, typer.Option(help="Words of the texts that it was trained on.")],
     to: Annotated[Path | None, typer.Option(help="Folder that is written; the package's own by default.")] = None,
@@ -146,7 +167,7 @@ def main(
     """Publish a tiny router."""
     folder = to or tiny_folder()
     stages = [stage_of(one) for one in stage]
-    text = card(model, stages, json.loads(evaluation.read_text(encoding="utf-8")))
+    text = card(model, stages, [json.loads(one.read_text(encoding="utf-8")) for one in evaluation])
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, folder / name)

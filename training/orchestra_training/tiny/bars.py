@@ -1,0 +1,135 @@
+"""What the tiny router has to reach, held against evaluations; a bar is passed where the bootstrap's bound passes it.
+
+    orchestra eval -c in-distribution -c prices -c unseen -c preferences ROUTERS --json > evaluation.json
+    orchestra eval -c budget ROUTERS --json > budget.json
+    python -m orchestra_training.tiny.bars evaluation.json budget.json
+
+The routers are `tiny`, `lessons` (the same before it learnt from its own runs) and the baselines. A bar whose routers
+or condition an evaluation lacks is not told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+TINY: Final = "tiny"
+ORACLE: Final = "oracle"
+STRONGEST: Final = "strongest"
+LADDER: Final = ("in-distribution", "prices", "unseen")
+MOST_DOLLARS: Final = 0.3
+"""Of those of the strongest expert."""
+LEAST_UTILITY: Final = 0.85
+"""Of the oracle's."""
+MOST_AVOIDED: Final = 0.02
+"""Share of runs that call a tool to be avoided."""
+INFERIOR: Final = -0.02
+"""Success that a baseline may be ahead at a budget."""
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of one condition."""
+
+    condition: str
+    name: str
+    figure: str
+    """What was measured, with its bounds."""
+    wanted: str
+    passed: bool
+
+
+def bars_of(condition: str, figures: Figures) -> Iterator[Bar]:
+    """The bars of a condition, as `orchestra eval --json` gives its figures."""
+    against = figures["pairs"].get(TINY, {})
+    if condition in LADDER and STRONGEST in against:
+        yield _bar(
+            condition, "success, less the strongest expert's", against[STRONGEST]["success"]["difference"], least=0
+        )
+        yield _bar(
+            condition, "dollars, of the strongest expert's", against[STRONGEST]["dollars"]["ratio"], most=MOST_DOLLARS
+        )
+    if condition == "budget":
+        yield from _budgets(condition, against)
+        return
+    for other, pair in against.items():
+        if other not in (ORACLE, STRONGEST) or (other == STRONGEST and condition == "preferences"):
+            yield _bar(condition, f"utility, less that of {other}", pair["utility"]["difference"], above=0)
+    if condition in LADDER and ORACLE in against:
+        yield _bar(condition, "utility, of the oracle's", against[ORACLE]["utility"]["ratio"], least=LEAST_UTILITY)
+    if condition == "preferences" and TINY in figures["routers"]:
+        yield from _wishes(condition, figures)
+
+
+def _wishes(condition: str, figures: Figures) -> Iterator[Bar]:
+    avoided = figures["routers"][TINY]["kinds"]["avoid"]["wished_share"]
+    yield _bar(condition, "share of runs that call a tool to be avoided", avoided, below=MOST_AVOIDED)
+    wishes = figures["wishes"][TINY]
+    for wish, other, amount in (("cheap", "fast", "dollars"), ("fast", "cheap", "seconds")):
+        yield _bar(
+            condition, f"{amount} with {wish!r}, of those with {other!r}", wishes[wish][other][amount]["ratio"], below=1
+        )
+
+
+def _budgets(condition: str, against: Figures) -> Iterator[Bar]:
+    """At each budget the baseline that comes closest."""
+    budgets: dict[str, list[tuple[Figures, str]]] = {}
+    for other, pair in against.items():
+        if other != ORACLE:
+            for budget, measured in pair["kinds"].items():
+                budgets.setdefault(budget, []).append((measured["success"]["difference"], other))
+    for budget, measured in budgets.items():
+        difference, other = min(measured, key=lambda one: one[0]["low"])
+        yield _bar(condition, f"{budget}: success, less that of {other}", difference, least=INFERIOR)
+
+
+def _bar(
+    condition: str,
+    name: str,
+    bounds: Figures,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Bar:
+    figure = f"{bounds['value']:.4g} [{bounds['low']:.4g}, {bounds['high']:.4g}]"
+    low, high = bounds["low"], bounds["high"]
+    for wanted, limit, passed in (
+        ("at least", least, least is not None and low >= least),
+        ("above", above, above is not None and low > above),
+        ("at most", most, most is not None and high <= most),
+        ("below", below, below is not None and high < below),
+    ):
+        if limit is not None:
+            return Bar(condition, name, figure, f"{wanted} {limit:g}", passed)
+    raise AssertionError("a bar has a limit")
+
+
+def table(bars: Sequence[Bar]) -> str:
+    """The bars in Markdown."""
+    lines = ["| condition | measured | figure | bar | |", "|---|---|---|---|---|"]
+    for bar in bars:
+        told = "passed" if bar.passed else "**missed**"
+        lines.append(f"| {bar.condition} | {bar.name} | {bar.figure} | {bar.wanted} | {told} |")
+    return "\n".join(lines)
+
+
+def main(evaluations: Annotated[list[Path], typer.Argument(help="What orchestra eval --json printed.")]) -> None:
+    """Tell which bars are passed; exit code 1 where one is missed."""
+    conditions = [json.loads(path.read_text(encoding="utf-8"))["conditions"] for path in evaluations]
+    bars = [bar for each in conditions for name, figures in each.items() for bar in bars_of(name, figures)]
+    print(table(bars))
+    print(f"\n{sum(bar.passed for bar in bars)} of {len(bars)} passed")
+    raise typer.Exit(int(not all(bar.passed for bar in bars)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
