@@ -152,6 +152,9 @@ def test_lessons_say_take_and_skip_behind_what_the_router_reads(log: Path, tmp_p
         text = tokenizer.decode(row["input_ids"], skip_special_tokens=False)
         assert text.startswith("Task: ")
         assert text.endswith(("<|choose|>take", "<|choose|>skip"))
+    counts = Counter(said)
+    told = json.loads((tmp_path / "prepared.json").read_text())
+    assert told == {"runs": 12, "lessons": len(rows), "take": counts[TAKE]}
     weights = [(tmp_path / f"base-{seed}" / "model.safetensors").read_bytes() for seed in range(2)]
     assert weights[0] != weights[1]
 
@@ -179,8 +182,12 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     }
     evaluation = tmp_path / "evaluation.json"
     evaluation.write_text(json.dumps({"reference": {"policy": "rules"}, "conditions": {"unseen": figures}}))
-    main(tiny_folder(), evaluation=[evaluation], stage=[stage], words=tiny_folder() / WORDS, to=tmp_path / "published")
+    (tmp_path / "base-0").mkdir()
+    (tmp_path / "base-0" / WORDS).write_text("word\n")
+    (tmp_path / "prepared.json").write_text(json.dumps({"runs": 2000, "lessons": 40_000, "take": 10_000}))
+    main(tiny_folder(), evaluation=[evaluation], stage=[stage], prepared=tmp_path, to=tmp_path / "published")
     card = (tmp_path / "published" / "README.md").read_text()
+    assert "- demonstrations: 2,000 runs, which gave 40,000 lessons, 25% of them `take`\n" in card
     assert "- `my-sft`: 1,234 steps of 64 lessons, loss 6 -> 0.25\n" in card
     assert "### unseen, 77 tasks" in card
     assert "| tiny | 0.910 [0.900, 0.920] |" in card

@@ -3,12 +3,13 @@ and the lessons as rows of tokens.
 
     python -m orchestra_training.tiny.prepare demonstrations.jsonl.zst --to tiny/ --seeds 3
 
-It writes `tiny/base-0`, `tiny/base-1`, ..., each a model with the same tokenizer, and `tiny/lessons`, a data set with
-`input_ids` and `labels` for `orchestra train sft`.
+It writes `tiny/base-0`, `tiny/base-1`, ..., each a model with the same tokenizer; `tiny/lessons`, a data set with
+`input_ids` and `labels` for `orchestra train sft`; and `tiny/prepared.json`, which says how much there was.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,8 @@ TEXTS: Final = 30_000
 IGNORED: Final = -100
 """Label of a token that is read, not learnt."""
 
+PREPARED: Final = "prepared.json"
+
 _GROUP: Final = 20_000
 _ROWS: Final = pa.schema([("input_ids", pa.list_(pa.int16())), ("labels", pa.list_(pa.int16()))])
 
@@ -52,11 +55,13 @@ def main(
 ) -> None:
     """Make tokenizer, models and lessons."""
     shape = TinyShape()
-    made = [lesson for run in track(read_runs(log), "lessons") for lesson in lessons_of(run)]
+    runs = list(read_runs(log))
+    made = [lesson for run in track(runs, "lessons") for lesson in lessons_of(run)]
     texts = [lesson.prompt for lesson in made]
     tokenizer = train_tokenizer(texts[:TEXTS], shape.vocabulary)
-    # What tools bring holds made-up names; what questions and catalogs hold stands before the first call too.
-    words = "\n".join(sorted(set().union(*(words_of(lesson.prompt) for lesson in made if lesson.turn == 0))))
+    # A catalog is refused by the words of its descriptions.
+    described = {spec.description for run in runs if run.catalog for spec in run.catalog.tools.values()}
+    words = "\n".join(sorted(set().union(*map(words_of, described))))
     for seed in range(seeds):
         folder = to / f"base-{seed}"
         make(folder, tokenizer, shape, seed=seed)
@@ -68,6 +73,8 @@ def main(
         lines = rows(made, tokenizer)
         while group := list(islice(lines, _GROUP)):
             file.write_table(pa.Table.from_pylist(group, _ROWS))
+    told = {"runs": len(runs), "lessons": len(made), "take": sum(lesson.word == TAKE for lesson in made)}
+    (to / PREPARED).write_text(json.dumps(told), encoding="utf-8")
     print(f"{to}: {len(tokenizer.get_vocab())} tokens, {len(made)} lessons")
 
 

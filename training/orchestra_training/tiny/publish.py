@@ -3,7 +3,7 @@ commands wrote.
 
     orchestra eval tiny=local:MODEL,local:OTHER_SEED rules oracle ... --json > evaluation.json
     python -m orchestra_training.tiny.publish MODEL --evaluation evaluation.json --stage runs/tiny-sft-0 \
-        --stage runs/tiny-grpo-0 --words runs/tiny/base-0/words.txt
+        --stage runs/tiny-grpo-0 --prepared runs/tiny
 
 Where `tiny` is several seeds, the model that is published is the first.
 """
@@ -23,6 +23,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.routers.bundled import WORDS, tiny_folder
 from orchestra_training.tiny.bars import TINY, bars_of
 from orchestra_training.tiny.bars import table as bars_table
+from orchestra_training.tiny.prepare import PREPARED
 
 FILES: Final = (
     "config.json",
@@ -57,6 +58,7 @@ train one of your own.
 
 ## How it was trained
 
+- demonstrations: {runs:,} runs, which gave {lessons:,} lessons, {share:.0%} of them `take`
 {stages}
 
 `curves.json` holds the figures of every logged step. The recipes are in `training/recipes`.
@@ -133,7 +135,12 @@ def _bounded(figure: Mapping[str, float] | None) -> str:
     return "" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
+def card(
+    model: Path,
+    prepared: Mapping[str, int],
+    stages: Iterable[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+) -> str:
     """The model card."""
     conditions = [one for evaluation in evaluations for one in evaluation["conditions"].items()]
     with safe_open(model / "model.safetensors", "numpy") as weights:
@@ -143,6 +150,9 @@ def card(model: Path, stages: Iterable[Mapping[str, Any]], evaluations: Sequence
         parameters=parameters,
         megabytes=sum((model / name).stat().st_size for name in FILES) / 1e6,
         vocabulary=config["vocab_size"],
+        runs=prepared["runs"],
+        lessons=prepared["lessons"],
+        share=prepared["take"] / prepared["lessons"],
         stages="\n".join(map(told, stages)),
         reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
         tables="\n\n".join(table(name, condition) for name, condition in conditions),
@@ -161,17 +171,18 @@ def main(
     model: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
     evaluation: Annotated[list[Path], typer.Option(help="What orchestra eval --json printed; may be repeated.")],
     stage: Annotated[list[Path], typer.Option(help="Output folder of a training, in order; may be repeated.")],
-    words: Annotated[Path, typer.Option(help="Words of the texts that it was trained on.")],
+    prepared: Annotated[Path, typer.Option(help="What orchestra_training.tiny.prepare wrote.")],
     to: Annotated[Path | None, typer.Option(help="Folder that is written; the package's own by default.")] = None,
 ) -> None:
     """Publish a tiny router."""
     folder = to or tiny_folder()
     stages = [stage_of(one) for one in stage]
-    text = card(model, stages, [json.loads(one.read_text(encoding="utf-8")) for one in evaluation])
+    counts = json.loads((prepared / PREPARED).read_text(encoding="utf-8"))
+    text = card(model, counts, stages, [json.loads(one.read_text(encoding="utf-8")) for one in evaluation])
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, folder / name)
-    shutil.copyfile(words, folder / WORDS)
+    shutil.copyfile(prepared / "base-0" / WORDS, folder / WORDS)
     (folder / CURVES).write_text(json.dumps(stages, separators=(",", ":")), encoding="utf-8")
     (folder / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.iterdir())
