@@ -119,27 +119,36 @@ def test_the_first_take_is_the_call_and_the_last_line_is_not_asked_about(words: 
     assert len(texts) == len(words)
 
 
-def test_where_all_are_skipped_the_last_line_that_is_not_to_be_avoided_is_called() -> None:
+def test_a_tool_to_be_avoided_is_asked_about_when_the_last_of_the_others_has_been_tried() -> None:
     unwanted = Preferences(avoid={"search": 1})
-    assert order(preferences=unwanted) == ["small", "large", "search"]
-    texts, decision = answered(SKIP, SKIP, SKIP, preferences=unwanted)
-    assert len(texts) == 3
+    texts, decision = answered(SKIP, preferences=unwanted)
+    assert "Does small." in texts[0]
     assert [call["tool"] for call in decision["calls"]] == ["large"]
-    assert answered(SKIP, SKIP, TAKE, preferences=unwanted)[1]["calls"][0]["tool"] == "search"
+    tried = {"r-0": turn("large", "I cannot tell.")}
+    texts, decision = answered(SKIP, SKIP, TAKE, preferences=unwanted, turns=tried)
+    assert "Does search." in texts[2]
+    assert [call["tool"] for call in decision["calls"]] == ["search"]
+    assert answered(SKIP, SKIP, SKIP, preferences=unwanted, turns=tried)[1]["calls"][0]["tool"] == "large"
+
+
+def test_where_all_are_to_be_avoided_all_are_asked_about_but_the_last() -> None:
     everything = Preferences(avoid=dict.fromkeys(CATALOG.tools, 1.0))
-    assert answered(SKIP, SKIP, preferences=everything)[1]["calls"][0]["tool"] == "large"
+    texts, decision = answered(SKIP, SKIP, preferences=everything)
+    assert len(texts) == 2
+    assert [call["tool"] for call in decision["calls"]] == ["large"]
 
 
 def test_the_replies_to_a_decision_lead_to_it() -> None:
     for preferences in (Preferences(), Preferences(avoid={"search": 1}), Preferences(prefer={"large": 1})):
         asked = situation(preferences=preferences)
-        assert [spec.name for spec, _ in ScanProtocol().views(asked)] == order(preferences=preferences)[
-            : 3 if preferences.avoid else 2
-        ]
-        for tool in CATALOG.tools:
+        shown = [spec.name for spec, _ in ScanProtocol().views(asked)]
+        assert shown == order(preferences=preferences)[: 1 if preferences.avoid else 2]
+        for tool in set(CATALOG.tools) - set(preferences.avoid):
             decision: Decision = {"calls": [{"id": "0-0-0", "tool": tool, "args": {}}], "reason": "", "by": "router"}
             words = [str(reply.content) for _, reply in ScanProtocol().replies(asked, decision)]
             assert answered(*words, preferences=preferences)[1]["calls"] == decision["calls"]
+    decision = {"calls": [{"id": "0-0-0", "tool": "search", "args": {}}], "reason": "", "by": "router"}
+    assert list(ScanProtocol().replies(situation(preferences=Preferences(avoid={"search": 1})), decision)) == []
 
 
 @pytest.mark.parametrize("word", ["", "Take", "take it", "\ud800", "<|im_end|>"])
@@ -165,11 +174,11 @@ def test_a_tool_is_told_by_its_description_and_ranks_not_by_its_name() -> None:
 
 def test_a_name_in_the_wish_is_told_by_what_it_is_to_the_line() -> None:
     wish = Preferences(text="Avoid Large, use search.", avoid={"large": 0.2}, prefer={"search": 0.5})
-    search, small = answered(SKIP, TAKE, preferences=wish)[0]
+    search, small = answered(SKIP, TAKE, preferences=wish, turns={"r-0": turn("small", "I cannot tell.")})[0]
     assert "Wish: Avoid another tool, use this tool." in search
     assert search.endswith("goes on\nprefer 5")
     assert "Wish: Avoid another tool, use another tool." in small
-    assert small.endswith("ends\nothers 5")
+    assert small.endswith("ends used 1\nothers 5")
     wish = Preferences(text="Avoid Small.", avoid={"small": 0.3})
     assert answered(SKIP, TAKE, preferences=wish)[0][1].endswith(
         "Tool 2 of 3: Does small.\ncost 7 time 3 ends\navoid 3"

@@ -1,14 +1,14 @@
 """A protocol for very small routers: the tools one by one, the best bargain first, and one word for each.
 
 For each line of the catalog the router reads one short prompt and replies with one token, `take` or `skip`. The first
-`take` is the call; a last line that is reached is called without asking, unless the user wants it avoided: then, where
-all are skipped, the last one is called that is not. So nothing is copied out of the prompt, nothing needs to be
-constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any reply but the two
-words is a malformed turn.
+`take` is the call; a last line that is reached is called without asking. So nothing is copied out of the prompt,
+nothing needs to be constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any
+reply but the two words is a malformed turn.
 
 The order is by what the user's own weights make of a call: its dollars, its seconds, whether the tool is preferred or
 to be avoided. By default that is the cheapest first. So what is left to the router is what no number tells: whether a
-tool can bring this task forward.
+tool can bring this task forward. A tool that the user wants avoided is asked about when the last one of the others has
+been tried.
 
 A tool that has brought the same result twice is passed over for the rest of the run: a small router replies alike to
 what looks alike, and would call it until the budget is gone.
@@ -81,8 +81,7 @@ class ScanProtocol(Protocol):
 
     def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
         """The views and words that lead to the decision; none where no words do."""
-        called = [call["tool"] for call in decision["calls"]]
-        scan = _Scan(situation)
+        scan, called = _Scan(situation), [call["tool"] for call in decision["calls"]]
         if len(called) != 1 or called[0] not in {spec.name for spec in (*scan.asked, scan.resort)}:
             return
         for spec in scan.asked:
@@ -162,17 +161,20 @@ class _Scan:
     @property
     def resort(self) -> ToolSpec:
         """What is called where all are skipped: the last line that the user does not want avoided."""
-        lines = self.lines
-        return next((spec for spec in reversed(lines) if not self._unwanted(spec)), lines[-1])
+        return (self._wanted or self.lines)[-1]
 
     @property
     def asked(self) -> tuple[ToolSpec, ...]:
         """The lines that the router is asked about."""
-        lines = self.lines
+        tried = any(tool == self.resort.name for tool, _ in self._results)
+        lines = self.lines if tried or not self._wanted else self._wanted
         return lines[:-1] if self.resort is lines[-1] else lines
 
-    def _unwanted(self, spec: ToolSpec) -> bool:
-        return self.situation.preferences.avoid.get(spec.name, 0.0) > 0
+    @property
+    def _wanted(self) -> tuple[ToolSpec, ...]:
+        """The lines that the user does not want avoided."""
+        avoid = self.situation.preferences.avoid
+        return tuple(spec for spec in self.lines if not avoid.get(spec.name))
 
     def view(self, spec: ToolSpec) -> View:
         """What the router reads about one line; all lines of a decision begin with the same text."""

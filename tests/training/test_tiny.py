@@ -93,7 +93,7 @@ def test_lessons_are_of_every_line_of_every_turn_from_which_a_plan_leads_on(runs
         lessons = list(lessons_of(run))
         assert run.catalog is not None
         asked = Counter(lesson.turn for lesson in lessons)
-        assert asked[0] == len(run.catalog.tools) - (not run.preferences.avoid)
+        assert asked[0] == len(run.catalog.tools) - 1 - len(run.preferences.avoid)
         assert {lesson.word for lesson in lessons} <= {TAKE, SKIP}
         assert all(lesson.prompt.startswith("Task: ") for lesson in lessons)
     words = Counter(lesson.word for run in runs for lesson in lessons_of(run))
