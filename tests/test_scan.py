@@ -180,9 +180,9 @@ def test_a_name_in_the_wish_is_told_by_what_it_is_to_the_line() -> None:
     assert "Wish: Avoid another tool, use another tool." in small
     assert small.endswith("ends used 1\nothers 5")
     wish = Preferences(text="Avoid Small.", avoid={"small": 0.3})
-    assert answered(SKIP, TAKE, preferences=wish)[0][1].endswith(
-        "Tool 2 of 3: Does small.\ncost 7 time 3 ends\navoid 3"
-    )
+    tried = {"r-0": turn("large", "I cannot tell.")}
+    avoided = answered(SKIP, TAKE, preferences=wish, turns=tried)[0][1]
+    assert avoided.endswith("Tool 2 of 3: Does small.\ncost 7 time 3 ends\navoid 3")
 
 
 def test_results_are_told_with_whose_they_are() -> None:
