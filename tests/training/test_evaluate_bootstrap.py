@@ -52,6 +52,21 @@ def test_seeds_are_drawn_too() -> None:
     assert mean(table[:, 1:2]).estimate.low == 0.5 == mean(table[:, 1:2]).estimate.high
 
 
+def test_the_seeds_of_two_routers_are_paired() -> None:
+    """A training that adds the same to every seed adds it for sure, however the seeds differ."""
+    before = np.tile([0.0, 0.5, 1.0], (20, 1))
+    boot = Bootstrap(units=20, draws=DRAWS)
+    one = np.ones_like(before)
+    worse, alone, better = (
+        boot.ratios({"x": (table, np.ones_like(table))})["x"] for table in (before, before[:, :1], before + 0.01)
+    )
+    difference = (better - worse).estimate
+    assert difference.low == pytest.approx(0.01) == difference.high
+    assert (better - alone).estimate.low < 0.2 < (better - alone).estimate.high
+    others = boot.ratios({"x": (before[:, ::-1], one)})["x"]
+    assert (others - worse).estimate.low < -0.3
+
+
 def test_runs_of_one_task_are_drawn_together() -> None:
     """Ten runs a task that all end alike tell as little as one."""
     rng = np.random.default_rng(2)

@@ -1,7 +1,8 @@
-"""How sure a mean is: a bootstrap over tasks and seeds, paired on the same tasks.
+"""How sure a mean is: a bootstrap over tasks and seeds, paired on the same tasks and seeds.
 
-Tasks are drawn with replacement, the same draws for every router, so that differences are paired; a router's members,
-for example its training seeds, are drawn as well, each router's by themselves. Every figure is a ratio of sums over the
+Tasks are drawn with replacement, the same draws for every router, so that differences are paired. A router's members,
+for example its training seeds, are drawn as well, the same draws for routers with as many: the n-th member of a router
+goes with the n-th of another, as a router before and after a training does. Every figure is a ratio of sums over the
 drawn runs, a mean among them. Bounds are percentiles (Efron).
 
     boot = Bootstrap(units=2000)
@@ -65,7 +66,7 @@ class Draws:
 
 
 class Bootstrap:
-    """Draws of units, shared by all routers.
+    """Draws of units, shared by all routers, and of members, shared by those that have as many.
 
     Args:
         units: Number of tasks.
@@ -77,6 +78,7 @@ class Bootstrap:
         self._rng = np.random.default_rng(seed)
         even = np.full(units, 1 / units)
         self._weights: Table = self._rng.multinomial(units, even, size=draws).astype(np.float64)
+        self._members: dict[int, NDArray[np.int64]] = {}
 
     def ratios(self, sums: Mapping[str, tuple[Table, Table]]) -> dict[str, Draws]:
         """Ratios of sums, for example solved runs by runs, of one router.
@@ -87,7 +89,10 @@ class Bootstrap:
         if not sums:
             return {}
         members = next(iter(sums.values()))[0].shape[1]
-        drawn = self._rng.multinomial(members, np.full(members, 1 / members), size=len(self._weights))
+        drawn = self._members.get(members)
+        if drawn is None:
+            drawn = self._rng.multinomial(members, np.full(members, 1 / members), size=len(self._weights))
+            self._members[members] = drawn
         columns = np.hstack([table for pair in sums.values() for table in pair])
         totals = (self._weights @ columns).reshape(len(drawn), len(sums), 2, members) * drawn[:, None, None, :]
         above, below = np.moveaxis(totals.sum(-1), -1, 0)
