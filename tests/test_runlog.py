@@ -219,6 +219,18 @@ def test_a_line_of_50_mb(path: Path) -> None:
 # Torn and foreign lines
 
 
+def test_a_log_that_was_packed_anew_is_told_how_to_unpack(tmp_path: Path) -> None:
+    path = tmp_path / "packed.jsonl.zst"
+    line = json.dumps({"version": 1, "run_id": "r", "turns": []}).encode() + b"\n"
+    path.write_bytes(zstandard.ZstdCompressor().compress(2 * line))
+    report = ReadReport()
+    assert list(read_runs(path, report=report)) == []
+    assert report.problems == [
+        f"{path}:1: torn: the frame holds several lines, and a log one in each; "
+        "fix: zstd -d the file, and name it .jsonl"
+    ]
+
+
 def test_a_torn_line_costs_only_itself(path: Path) -> None:
     log = RunLog(path)
     for id in "abc":

@@ -197,6 +197,10 @@ def _index(path: Path, file: BinaryIO, report: ReadReport) -> dict[str, _Places]
 def _run_id(line: Line) -> str:
     if line.data is None:
         raise _UnreadableError("torn", "the frame is cut short or damaged")
+    if b"\n" in line.data[:-1]:
+        raise _UnreadableError(
+            "torn", "the frame holds several lines, and a log one in each; fix: zstd -d the file, and name it .jsonl"
+        )
     if not line.data[-2:].rstrip().endswith(b"}"):
         raise _UnreadableError("torn", "the line is cut short, or no JSON object")
     head = _HEAD.match(line.data)
