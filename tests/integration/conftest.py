@@ -9,12 +9,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestra_graph.attempts import FIRST_PAUSE
 from tests.integration.install_vllm import install
 from tests.integration.serving import Served, serving
 
 TINY = Path(__file__).parents[2] / "orchestra_graph" / "serving" / "tiny.py"
 TOKENIZER = Path(__file__).parents[1] / "data" / "tokenizer" / "tokenizer.json"
 CONTEXT = ("--max-model-len", "16384")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pauses() -> Iterator[None]:
+    """Against a real server a second try waits as it does for a user: one that is killed needs time to come back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestra_graph.attempts.FIRST_PAUSE", FIRST_PAUSE)
+        yield
 
 
 @pytest.fixture(scope="session")
