@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.ledger import Spent
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.turns import Decision, Turn
 
@@ -38,6 +39,16 @@ class Situation:
     """The conversation before the question."""
     turn_id: str = "0-0"
     """Id of the turn that is being decided."""
+
+    @property
+    def left(self) -> Spent:
+        """What is left of each element of the budget, 0 where one is used up."""
+        spent = Spent.of(self.turns.values())
+        return Spent(
+            max(0.0, self.budget.dollars - spent.dollars),
+            max(0.0, self.budget.seconds - spent.seconds),
+            max(0, self.budget.turns - spent.turns),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,13 +199,7 @@ class _Scan:
 
     @cached_property
     def _left(self) -> Spent:
-        """What is left of each element of the budget; a demonstration may stand where one is used up."""
-        budget, spent = self.situation.budget, Spent.of(self.situation.turns.values())
-        return Spent(
-            max(0.0, budget.dollars - spent.dollars),
-            max(0.0, budget.seconds - spent.seconds),
-            max(0, budget.turns - spent.turns),
-        )
+        return self.situation.left
 
     @cached_property
     def _results(self) -> list[tuple[str, Outcome]]:

@@ -7,14 +7,15 @@ that no plan holds, it knows what is left to do. It reads the question as expert
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from pydantic import Field
 
 from orchestra_graph.catalog import Catalog, Price
-from orchestra_graph.preferences import Budget, Preferences, thrift
+from orchestra_graph.ledger import Spent
+from orchestra_graph.preferences import Preferences, thrift
 from orchestra_graph.protocols.table import Line
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 from orchestra_graph.routers.programs import give_up
@@ -166,7 +167,7 @@ def plans_left(
         identity: For each name, which expert it is; by default its own name.
         done: Calls that brought a result.
     """
-    names = {identity.get(name, name): name for name in offers}
+    names = _by_expert(offers, identity)
     found = read(question)
     if found is None:
         return []
@@ -185,7 +186,7 @@ def good_calls(
     identity: Mapping[str, str],
     preferences: Preferences,
     done: Sequence[Step],
-    left: Budget,
+    left: Spent,
 ) -> set[str]:
     """The tools with which a plan begins that is about as good as the best one.
 
@@ -246,8 +247,12 @@ def _estimate(question: str, family: str, steps: Plan, offers: Sequence[Offer]) 
     return dollars, seconds
 
 
-def _names_of(done: Sequence[Step], offers: Mapping[str, Offer], identity: Mapping[str, str]) -> list[str]:
-    names = {identity.get(name, name): name for name in offers}
+def _by_expert(offers: Iterable[str], identity: Mapping[str, str]) -> dict[str, str]:
+    return {identity.get(name, name): name for name in offers}
+
+
+def _names_of(done: Sequence[Step], offers: Iterable[str], identity: Mapping[str, str]) -> list[str]:
+    names = _by_expert(offers, identity)
     return [names[step.expert] for step in done if step.expert in names]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +18,8 @@ from orchestra_training.tiny.tasks import LadderTasks, draw_budget
 
 from orchestra_graph.catalog import Catalog, Price
 from orchestra_graph.graph import create_orchestrator
-from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.ledger import Spent
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.protocols.scan import SKIP, TAKE, in_order
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 from orchestra_graph.runlog.log import RunLog
@@ -26,6 +29,7 @@ from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.oracle import Offer, Step, good_calls, plans_left
 
 BENCH = Workbench()
+ALL = Spent(math.inf, math.inf, 50)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ class Taught(ProgramRouter):
 
     identity: dict[str, str]
     catalog: Catalog
-    left: Budget
+    left: Spent
 
     def choose(self, scene: Scene) -> Choice:
         offers = {name: Offer(spec.price, spec.latency.p50) for name, spec in self.catalog.tools.items()}
@@ -78,7 +82,7 @@ async def test_who_takes_the_first_line_that_the_lessons_say_solves_every_task()
         episode = BENCH.sample(11, index)
         world = BENCH.world(episode.task)
         graph = create_orchestrator(
-            Taught(identity=dict(episode.identity), catalog=episode.catalog, left=Budget()),
+            Taught(identity=dict(episode.identity), catalog=episode.catalog, left=ALL),
             BENCH.tools(world, catalog=episode.catalog, identity=episode.identity),
             catalog=episode.catalog,
             preferences=episode.preferences,
@@ -113,10 +117,10 @@ def test_a_plan_that_the_budget_pays_for_goes_before_a_better_one() -> None:
     assert set(steps) == {1, 2}
     free = offers | {name: Offer(Price(), 0.0) for name in steps[2]}
     wish = Preferences(prefer={steps[2][0]: 1.0})
-    assert good_calls(question, free, {}, wish, (), Budget()) == {steps[2][0]}
-    assert steps[2][0] not in good_calls(question, free, {}, wish, (), Budget(turns=1))
+    assert good_calls(question, free, {}, wish, (), ALL) == {steps[2][0]}
+    assert steps[2][0] not in good_calls(question, free, {}, wish, (), replace(ALL, turns=1))
     # Where nothing fits, the best plan is still the best.
-    assert good_calls(question, offers, {}, wish, (), Budget(turns=1, seconds=1e-3)) == {steps[2][0]}
+    assert good_calls(question, offers, {}, wish, (), replace(ALL, turns=1, seconds=0.0)) == {steps[2][0]}
 
 
 def test_tasks_follow_from_seed_step_and_index_on_every_rung() -> None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ INFERIOR: Final = -0.02
 """Success that a baseline may be ahead at a budget."""
 
 Figures = Mapping[str, Any]
+Wanted = Literal["at least", "above", "at most", "below"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +52,44 @@ def bars_of(condition: str, figures: Figures) -> Iterator[Bar]:
     against = figures["pairs"].get(TINY, {})
     if condition in LADDER and STRONGEST in against:
         yield _bar(
-            condition, "success, less the strongest expert's", against[STRONGEST]["success"]["difference"], least=0
+            condition,
+            "success, less the strongest expert's",
+            against[STRONGEST]["success"]["difference"],
+            "at least",
+            0,
         )
         yield _bar(
-            condition, "dollars, of the strongest expert's", against[STRONGEST]["dollars"]["ratio"], most=MOST_DOLLARS
+            condition,
+            "dollars, of the strongest expert's",
+            against[STRONGEST]["dollars"]["ratio"],
+            "at most",
+            MOST_DOLLARS,
         )
     if condition == "budget":
         yield from _budgets(condition, against)
         return
     for other, pair in against.items():
         if other not in (ORACLE, STRONGEST) or (other == STRONGEST and condition == "preferences"):
-            yield _bar(condition, f"utility, less that of {other}", pair["utility"]["difference"], above=0)
+            yield _bar(condition, f"utility, less that of {other}", pair["utility"]["difference"], "above", 0)
     if condition in LADDER and ORACLE in against:
-        yield _bar(condition, "utility, of the oracle's", against[ORACLE]["utility"]["ratio"], least=LEAST_UTILITY)
+        yield _bar(
+            condition, "utility, of the oracle's", against[ORACLE]["utility"]["ratio"], "at least", LEAST_UTILITY
+        )
     if condition == "preferences" and TINY in figures["routers"]:
         yield from _wishes(condition, figures)
 
 
 def _wishes(condition: str, figures: Figures) -> Iterator[Bar]:
     avoided = figures["routers"][TINY]["kinds"]["avoid"]["wished_share"]
-    yield _bar(condition, "share of runs that call a tool to be avoided", avoided, below=MOST_AVOIDED)
+    yield _bar(condition, "share of runs that call a tool to be avoided", avoided, "below", MOST_AVOIDED)
     wishes = figures["wishes"][TINY]
     for wish, other, amount in (("cheap", "fast", "dollars"), ("fast", "cheap", "seconds")):
         yield _bar(
-            condition, f"{amount} with {wish!r}, of those with {other!r}", wishes[wish][other][amount]["ratio"], below=1
+            condition,
+            f"{amount} with {wish!r}, of those with {other!r}",
+            wishes[wish][other][amount]["ratio"],
+            "below",
+            1,
         )
 
 
@@ -87,30 +102,13 @@ def _budgets(condition: str, against: Figures) -> Iterator[Bar]:
                 budgets.setdefault(budget, []).append((measured["success"]["difference"], other))
     for budget, measured in budgets.items():
         difference, other = min(measured, key=lambda one: one[0]["low"])
-        yield _bar(condition, f"{budget}: success, less that of {other}", difference, least=INFERIOR)
+        yield _bar(condition, f"{budget}: success, less that of {other}", difference, "at least", INFERIOR)
 
 
-def _bar(
-    condition: str,
-    name: str,
-    bounds: Figures,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-) -> Bar:
-    figure = f"{bounds['value']:.4g} [{bounds['low']:.4g}, {bounds['high']:.4g}]"
+def _bar(condition: str, name: str, bounds: Figures, wanted: Wanted, limit: float) -> Bar:
     low, high = bounds["low"], bounds["high"]
-    for wanted, limit, passed in (
-        ("at least", least, least is not None and low >= least),
-        ("above", above, above is not None and low > above),
-        ("at most", most, most is not None and high <= most),
-        ("below", below, below is not None and high < below),
-    ):
-        if limit is not None:
-            return Bar(condition, name, figure, f"{wanted} {limit:g}", passed)
-    raise AssertionError("a bar has a limit")
+    passed = {"at least": low >= limit, "above": low > limit, "at most": high <= limit, "below": high < limit}
+    return Bar(condition, name, f"{bounds['value']:.4g} [{low:.4g}, {high:.4g}]", f"{wanted} {limit:g}", passed[wanted])
 
 
 def table(bars: Sequence[Bar]) -> str:

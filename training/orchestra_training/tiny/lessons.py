@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from orchestra_graph.catalog import Catalog
-from orchestra_graph.ledger import Spent
-from orchestra_graph.preferences import Budget
 from orchestra_graph.protocols.base import Situation
 from orchestra_graph.protocols.scan import SKIP, TAKE, ScanProtocol
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.workbench.oracle import Offer, Step, good_calls
 from orchestra_training.metrics import LABELS
-
-NEARLY_NOTHING: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +60,9 @@ def _good(situation: Situation, identity: Mapping[str, str]) -> set[str]:
             for call in turn["decision"]["calls"]
             if (outcome := turn["outcomes"].get(call["id"])) and not outcome["error"]
         ],
-        _left(situation),
+        situation.left,
     )
 
 
 def _offers(catalog: Catalog) -> dict[str, Offer]:
     return {name: Offer(spec.price, spec.latency.p50) for name, spec in catalog.tools.items()}
-
-
-def _left(situation: Situation) -> Budget:
-    """What is left; a run may stand where an element is used up, and then no plan fits."""
-    budget, spent = situation.budget, Spent.of(situation.turns.values())
-    return Budget(
-        dollars=max(0.0, budget.dollars - spent.dollars),
-        seconds=max(NEARLY_NOTHING, budget.seconds - spent.seconds),
-        turns=max(1, budget.turns - spent.turns),
-    )
