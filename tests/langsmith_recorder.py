@@ -48,7 +48,7 @@ class Recorder:
         self.bodies: list[bytes] = []
         """Each as it came, unpacked."""
         self.runs: dict[str, Run] = {}
-        """Fields of each run, the parts of later posts over those of earlier ones."""
+        """Fields of each run, what was patched over what was posted."""
         self.feedback: list[dict[str, Any]] = []
         self.url = ""
         self.operations: list[tuple[str, str]] = []
@@ -63,6 +63,9 @@ class Recorder:
         """Statuses and headers with which it answers the next requests that read, in place of an answer."""
         self.reads: list[tuple[str, dict[str, Any]]] = []
         """Path and query of each request that reads."""
+        self._patches: dict[str, Run] = {}
+        """Of each run what was patched."""
+        self._lock = threading.Lock()
 
     def take(self, path: str, kind: str, body: bytes) -> None:
         self.bodies.append(body)
@@ -84,11 +87,21 @@ class Recorder:
             if operation == "feedback":
                 self.feedback.append(value)
             elif field:
-                self.runs.setdefault(run_id, {})[field[0]] = value
+                self._put(operation, run_id, {field[0]: value})
             else:
                 self.operations.append((operation, run_id))
-                known = {key: inner for key, inner in value.items() if inner is not None}
-                self.runs.setdefault(run_id, {}).update(known)
+                self._put(operation, run_id, {key: inner for key, inner in value.items() if inner is not None})
+
+    def _put(self, operation: str, run_id: str, fields: Run) -> None:
+        """Add fields to a run; what is patched stands, as in LangSmith.
+
+        Where much is waiting, the SDK posts from several threads, and a run may arrive behind its own patch.
+        """
+        with self._lock:
+            patched = self._patches.setdefault(run_id, {})
+            if operation == "patch":
+                patched.update(fields)
+            self.runs.setdefault(run_id, {}).update({**fields, **patched})
 
     def children(self, run: Run) -> list[Run]:
         """Runs that hang below one, in order."""

@@ -321,6 +321,20 @@ def test_a_tracer_that_is_handed_over() -> None:
     assert "MIDDLE" not in recorder.text
 
 
+def test_a_run_that_arrives_behind_its_own_patch() -> None:
+    """The SDK posts from several threads where much is waiting."""
+    posts = [("post.a", {"id": "a", "outputs": None}), ("post.a.extra", {"metadata": {}})]
+    patches = [("patch.a", {"id": "a", "end_time": "2026-01-01"}), ("patch.a.extra", {"metadata": {"dollars": 0.1}})]
+    recorder = Recorder()
+    for parts in (patches, posts):
+        body = "".join(
+            f'--cut\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{json.dumps(value)}\r\n'
+            for name, value in parts
+        )
+        recorder.take("/runs/multipart", "multipart/form-data; boundary=cut", f"{body}--cut--".encode())
+    assert recorder.runs == {"a": {"id": "a", "end_time": "2026-01-01", "extra": {"metadata": {"dollars": 0.1}}}}
+
+
 def test_nothing_is_sent_when_tracing_is_off() -> None:
     with recording(enabled=False) as recorder:
         state = asked([("search", {"query": "x"}), ("dear", {}), ("nested", {"request": "x"}), ("answer", {})]).invoke(

@@ -154,7 +154,8 @@ def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> T
     turns: dict[str, Turn] = outputs["turns"] if _has_turns(outputs) else _turns(run_id, parts)
     sums = totals(turns)
     if _lacks(told, turns, sums):
-        return Unusable(run_id, "earlier_parts", "it began in another trace, before a pause; fix: harvest its run log")
+        reason = "it began in another trace, before a pause, or not all was posted; fix: harvest its run log"
+        return Unusable(run_id, "earlier_parts", reason)
     last = max(turns.values(), key=lambda turn: turn["index"], default=None)
     ended = {"ended": "answered", "stopped_by": told["stopped_by"]} if "stopped_by" in told else {"ended": "failed"}
     record = {
