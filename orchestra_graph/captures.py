@@ -81,6 +81,11 @@ def take_capture(message: AIMessage) -> tuple[AIMessage, Capture | None]:
     return AIMessage(**fields), capture
 
 
+def logprob_of(message: AIMessage) -> float:
+    """Natural logarithm of a reply's probability, 0 where it is not known."""
+    return sum(message.capture.get("logprobs", ())) if isinstance(message, CapturedMessage) else 0.0
+
+
 def _merge(captures: Iterable[Capture]) -> Capture:
     """Sum captures of successive chunks: lists and reasoning are joined, of the rest the last one stands."""
     merged: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, ask, send
 from orchestra_graph.billing import describe, is_bad_request, is_transient
 from orchestra_graph.budgeting import Purse
-from orchestra_graph.captures import take_capture
+from orchestra_graph.captures import CapturedMessage
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
 from orchestra_graph.evidence import Evidence, evidence_for, situation_of, texts_of
@@ -193,10 +193,9 @@ class _Deciding:
             may_retry=lambda: self._affords(view, meter),
             seconds=self._purse.seconds_for_deciding,
         )
-        message, capture = take_capture(reply)
-        if capture is not None:
-            self._captures.append(capture)
-        return message
+        if isinstance(reply, CapturedMessage):
+            self._captures.append(reply.capture)
+        return reply
 
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""

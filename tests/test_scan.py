@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from orchestra_graph import (
     ToolSpec,
     create_orchestrator,
 )
+from orchestra_graph.captures import CapturedMessage
 from orchestra_graph.protocols.base import Situation
 from orchestra_graph.protocols.scan import SKIP, TAKE, ScanProtocol, in_order
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
@@ -46,7 +49,11 @@ def situation(**fields: Any) -> Situation:
     )
 
 
-def answered(*words: str, **fields: Any) -> tuple[list[str], Decision]:
+def said(word: str, probability: float) -> CapturedMessage:
+    return CapturedMessage(word, capture={"logprobs": [math.log(probability)]})
+
+
+def answered(*words: str | AIMessage, **fields: Any) -> tuple[list[str], Decision]:
     """The texts that were read and the decision, where these words are replied in turn."""
     texts: list[str] = []
     asking = ScanProtocol().decide(situation(**fields))
@@ -54,7 +61,7 @@ def answered(*words: str, **fields: Any) -> tuple[list[str], Decision]:
         view = next(asking)
         for word in words:
             texts.append(str(view.messages[0].text))
-            view = asking.send(AIMessage(word))
+            view = asking.send(AIMessage(word) if isinstance(word, str) else word)
     except StopIteration as done:
         return texts, done.value
     raise AssertionError(f"{len(words)} words were not enough")
@@ -110,31 +117,51 @@ def test_what_is_neither_dearer_nor_slower_is_read_first(cost: float, latency: f
 
 
 @pytest.mark.parametrize(
-    ("words", "tool"), [([TAKE], "small"), ([SKIP, TAKE], "search"), ([SKIP, SKIP], "large"), ([f" {TAKE}\n"], "small")]
+    ("words", "tool"),
+    [([TAKE], "small"), ([SKIP, TAKE], "search"), ([SKIP, SKIP, TAKE], "large"), ([f" {TAKE}\n"], "small")],
 )
-def test_the_first_take_is_the_call_and_the_last_line_is_not_asked_about(words: list[str], tool: str) -> None:
+def test_the_first_take_is_the_call(words: list[str], tool: str) -> None:
     texts, decision = answered(*words)
     assert [call["tool"] for call in decision["calls"]] == [tool]
     assert decision["calls"][0] == {"id": "0-0-0", "tool": tool, "args": {}}
     assert len(texts) == len(words)
 
 
+@pytest.mark.parametrize(
+    ("sure", "tool"), [((0.6, 0.9, 0.9), "small"), ((0.9, 0.6, 0.7), "search"), ((0.8, 0.8, 0.8), "large")]
+)
+def test_where_all_are_skipped_the_one_skipped_least_surely_is_called(sure: Sequence[float], tool: str) -> None:
+    _, decision = answered(*(said(SKIP, probability) for probability in sure))
+    assert [call["tool"] for call in decision["calls"]] == [tool]
+
+
+def test_where_nobody_knows_how_sure_the_words_are_it_is_the_last_line() -> None:
+    assert answered(SKIP, SKIP, SKIP)[1]["calls"][0]["tool"] == "large"
+
+
+def test_a_catalog_of_one_line_leaves_nothing_to_ask() -> None:
+    texts, decision = answered(catalog=Catalog.of([CATALOG.tools["small"]]))
+    assert (texts, decision["calls"][0]["tool"]) == ([], "small")
+
+
 def test_a_tool_to_be_avoided_is_asked_about_when_the_last_of_the_others_has_been_tried() -> None:
     unwanted = Preferences(avoid={"search": 1})
-    texts, decision = answered(SKIP, preferences=unwanted)
+    texts, decision = answered(SKIP, SKIP, preferences=unwanted)
     assert "Does small." in texts[0]
+    assert "Does large." in texts[1]
     assert [call["tool"] for call in decision["calls"]] == ["large"]
     tried = {"r-0": turn("large", "I cannot tell.")}
     texts, decision = answered(SKIP, SKIP, TAKE, preferences=unwanted, turns=tried)
     assert "Does search." in texts[2]
     assert [call["tool"] for call in decision["calls"]] == ["search"]
-    assert answered(SKIP, SKIP, SKIP, preferences=unwanted, turns=tried)[1]["calls"][0]["tool"] == "large"
+    surely = (said(SKIP, 0.7), said(SKIP, 0.9), said(SKIP, 0.6))
+    assert answered(*surely, preferences=unwanted, turns=tried)[1]["calls"][0]["tool"] == "small"
 
 
-def test_where_all_are_to_be_avoided_all_are_asked_about_but_the_last() -> None:
+def test_where_all_are_to_be_avoided_all_are_asked_about() -> None:
     everything = Preferences(avoid=dict.fromkeys(CATALOG.tools, 1.0))
-    texts, decision = answered(SKIP, SKIP, preferences=everything)
-    assert len(texts) == 2
+    texts, decision = answered(SKIP, SKIP, SKIP, preferences=everything)
+    assert len(texts) == 3
     assert [call["tool"] for call in decision["calls"]] == ["large"]
 
 
@@ -142,7 +169,7 @@ def test_the_replies_to_a_decision_lead_to_it() -> None:
     for preferences in (Preferences(), Preferences(avoid={"search": 1}), Preferences(prefer={"large": 1})):
         asked = situation(preferences=preferences)
         shown = [spec.name for spec, _ in ScanProtocol().views(asked)]
-        assert shown == order(preferences=preferences)[: 1 if preferences.avoid else 2]
+        assert shown == order(preferences=preferences)[: 2 if preferences.avoid else 3]
         for tool in set(CATALOG.tools) - set(preferences.avoid):
             decision: Decision = {"calls": [{"id": "0-0-0", "tool": tool, "args": {}}], "reason": "", "by": "router"}
             words = [str(reply.content) for _, reply in ScanProtocol().replies(asked, decision)]
@@ -160,7 +187,7 @@ def test_any_other_word_is_a_malformed_turn(word: str) -> None:
 
 
 def test_all_lines_of_a_decision_begin_with_the_same_text() -> None:
-    texts, _ = answered(SKIP, SKIP, question="How much is 12345678 * 2?")
+    texts, _ = answered(SKIP, SKIP, TAKE, question="How much is 12345678 * 2?")
     beginning = "Task: How much is #8 * 2?\nWeights: accuracy 10 cost 4 latency 1\n"
     assert all(text.startswith(beginning) for text in texts)
 
@@ -214,8 +241,8 @@ def test_a_tool_that_brought_the_same_twice_is_passed_over() -> None:
 
 def test_where_no_tool_brings_anything_new_all_are_asked_about() -> None:
     turns = {f"{tool}-{n}": turn(tool, "no") for tool in ("large", "small", "search") for n in range(2)}
-    texts, decision = answered(SKIP, SKIP, turns=turns)
-    assert len(texts) == 2
+    texts, decision = answered(SKIP, SKIP, SKIP, turns=turns)
+    assert len(texts) == 3
     assert decision["calls"][0]["tool"] == "large"
 
 
@@ -259,11 +286,11 @@ def test_a_tool_that_needs_arguments_is_refused_when_the_graph_is_built() -> Non
 
 
 async def test_a_run_through_the_graph() -> None:
-    router = ScriptedRouter([SKIP, TAKE, SKIP, SKIP])
-    said = {"large": "<answer>Ada</answer>", "small": "never", "search": "found Ada"}
-    experts = [Expert(ScriptedExpert([text]), name=name) for name, text in said.items()]
+    router = ScriptedRouter([SKIP, TAKE, SKIP, SKIP, SKIP])
+    texts = {"large": "<answer>Ada</answer>", "small": "never", "search": "found Ada"}
+    experts = [Expert(ScriptedExpert([text]), name=name) for name, text in texts.items()]
     graph = create_orchestrator(router, experts, catalog=CATALOG, protocol=ScanProtocol()).compile()
     state = await graph.ainvoke({"messages": [("user", "Who?")]})
     assert state["answer"] == "Ada"
     assert [call["tool"] for t in state["turns"].values() for call in t["decision"]["calls"]] == ["search", "large"]
-    assert state["ledger"]["tools"]["router"]["attempts"] == 4
+    assert state["ledger"]["tools"]["router"]["attempts"] == 5

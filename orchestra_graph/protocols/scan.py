@@ -1,9 +1,9 @@
 """A protocol for very small routers: the tools one by one, the best bargain first, and one word for each.
 
 For each line of the catalog the router reads one short prompt and replies with one token, `take` or `skip`. The first
-`take` is the call; a last line that is reached is called without asking. So nothing is copied out of the prompt,
-nothing needs to be constrained, a name that was never seen costs nothing, and each word has a logprob of its own. Any
-reply but the two words is a malformed turn.
+`take` is the call; where all lines are skipped, it is the one that was skipped least surely, by the logprobs of the
+words. So nothing is copied out of the prompt, nothing needs to be constrained, and a name that was never seen costs
+nothing. Any reply but the two words is a malformed turn.
 
 The order is by what the user's own weights make of a call: its dollars, its seconds, whether the tool is preferred or
 to be avoided. By default that is the cheapest first. So what is left to the router is what no number tells: whether a
@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import median
@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from orchestra_graph.captures import logprob_of
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import Spent
@@ -70,6 +71,7 @@ class ScanProtocol(Protocol):
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """A view a line, until one is taken."""
         scan = _Scan(situation)
+        skipped: dict[str, float] = {}
         for spec in scan.asked:
             reply = yield scan.view(spec)
             word = clean(reply.text).strip()
@@ -77,12 +79,13 @@ class ScanProtocol(Protocol):
                 return scan.decision(spec)
             if word != SKIP:
                 return _malformed(word)
-        return scan.decision(scan.resort)
+            skipped[spec.name] = logprob_of(reply)
+        return scan.decision(scan.resort(skipped))
 
     def replies(self, situation: Situation, decision: Decision) -> Iterator[tuple[View, AIMessage]]:
         """The views and words that lead to the decision; none where no words do."""
         scan, called = _Scan(situation), [call["tool"] for call in decision["calls"]]
-        if len(called) != 1 or called[0] not in {spec.name for spec in (*scan.asked, scan.resort)}:
+        if len(called) != 1 or called[0] not in {spec.name for spec in scan.asked}:
             return
         for spec in scan.asked:
             taken = spec.name == called[0]
@@ -159,22 +162,29 @@ class _Scan:
         return tuple(spec for spec in lines if spec.name not in repeating) or lines
 
     @property
-    def resort(self) -> ToolSpec:
-        """What is called where all are skipped: the last line that the user does not want avoided."""
-        return (self._wanted or self.lines)[-1]
+    def open(self) -> tuple[ToolSpec, ...]:
+        """The lines that may be called: one to be avoided only when the last of the others has been tried."""
+        wanted = tuple(spec for spec in self.lines if not self._is_unwanted(spec))
+        tried = any(tool == spec.name for spec in wanted[-1:] for tool, _ in self._results)
+        return self.lines if tried or not wanted else wanted
 
     @property
     def asked(self) -> tuple[ToolSpec, ...]:
-        """The lines that the router is asked about."""
-        tried = any(tool == self.resort.name for tool, _ in self._results)
-        lines = self.lines if tried or not self._wanted else self._wanted
-        return lines[:-1] if self.resort is lines[-1] else lines
+        """The lines that the router is asked about; none where there is but one."""
+        return self.open if len(self.open) > 1 else ()
 
-    @property
-    def _wanted(self) -> tuple[ToolSpec, ...]:
-        """The lines that the user does not want avoided."""
-        avoid = self.situation.preferences.avoid
-        return tuple(spec for spec in self.lines if not avoid.get(spec.name))
+    def resort(self, skipped: Mapping[str, float]) -> ToolSpec:
+        """What is called where all are skipped.
+
+        Args:
+            skipped: Logprob of each `skip`. The last of those that are equally sure is called.
+        """
+        places = range(len(self.open))
+        unsure = [(not self._is_unwanted(spec), -skipped.get(spec.name, 0.0)) for spec in self.open]
+        return self.open[max(places, key=lambda place: (unsure[place], place))]
+
+    def _is_unwanted(self, spec: ToolSpec) -> bool:
+        return bool(self.situation.preferences.avoid.get(spec.name))
 
     def view(self, spec: ToolSpec) -> View:
         """What the router reads about one line; all lines of a decision begin with the same text."""
