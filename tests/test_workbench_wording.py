@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra_graph.workbench.descriptions import DESCRIPTIONS, assemble
+from orchestra_graph.workbench.descriptions import DESCRIPTIONS
 from orchestra_graph.workbench.relations import RELATIONS
 from orchestra_graph.workbench.tasks import FAMILIES, algebra, calculus, number_theory, records, steps
 from orchestra_graph.workbench.wishes import preference_phrases
@@ -52,7 +52,7 @@ def test_no_train_wording_shares_five_words_in_a_row_with_a_held_out_one() -> No
     """Nor does a description that is put together from parts; a slot counts as a word."""
     held_out = {run for phrases in EVERYWHERE for text in phrases.held_out for run in runs_of_five(text)}
     texts = [text for phrases in EVERYWHERE for text in phrases.train]
-    texts += [assemble(d.parts, Random(seed)) for d in DESCRIPTIONS.values() for seed in range(300)]
+    texts += [d.assemble(Random(seed)) for d in DESCRIPTIONS.values() for seed in range(300)]
     assert [text for text in texts if not held_out.isdisjoint(runs_of_five(text))] == []
 
 

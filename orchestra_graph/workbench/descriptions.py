@@ -1,8 +1,9 @@
 """Other ways to describe each expert, for `Workbench.sample`; the fixed catalog has its own in TOML.
 
-A train description is one of the hand-written `blurbs`, or put together from the `vocabulary`: a role, some skills,
-perhaps limits and a note, in one of the layouts below. Held-out descriptions are all hand-written, and share no run of
-five words with a train one, so that success on them means that a policy reads for meaning.
+A train description is one of the `blurbs` in `wordings/experts`, or put together: a role from there, from the
+`vocabulary` some skills, perhaps limits and a note, in one of the layouts below. Held-out descriptions are all
+hand-written, and share no run of five words with a train one, so that success on them means that a policy reads for
+meaning. Who wrote the files in `wordings/experts` had not seen them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from orchestra_graph.workbench.blurbs import BLURBS
 from orchestra_graph.workbench.vocabulary import PARTS, Parts
-from orchestra_graph.workbench.wording import Phrases, Split
+from orchestra_graph.workbench.wording import Phrases, Split, written
 
-HAND_WRITTEN = 0.35
+HAND_WRITTEN = 0.6
 """Share of train descriptions that are whole blurbs."""
 NOTED = 0.6
 """Share of the others that end with a note."""
@@ -64,29 +64,29 @@ _START = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
 class Description(Phrases):
     """Ways to describe one expert; `train` are the blurbs."""
 
+    roles: tuple[str, ...]
     parts: Parts
 
     def draw(self, rng: Random, split: Split, **slots: object) -> str:
         """A text of the split, for train often a new one; there are no slots."""
         if split == "train" and rng.random() >= HAND_WRITTEN:
-            return assemble(self.parts, rng)
+            return self.assemble(rng)
         return super().draw(rng, split, **slots)
 
-
-def assemble(parts: Parts, rng: Random) -> str:
-    """Put a description together."""
-    limited = rng.random() < 0.6
-    role = rng.choice(parts.roles)
-    text = rng.choice(_WITH_LIMITS if limited else _WITHOUT_LIMITS).format(
-        role=role,
-        a_role=f"{'an' if role[0].lower() in 'aeiou' else 'a'} {role}",
-        skills=_some(parts.skills, _ANDS, rng, most=5),
-        limits=_some(parts.limits, _ORS, rng, most=3),
-    )
-    if rng.random() < NOTED:
-        note = rng.choice(parts.notes)
-        text = f"{note} {text}" if rng.random() < 0.25 else f"{text.rstrip('.')}. {note}"
-    return _START.sub(lambda match: match[0].upper(), text)
+    def assemble(self, rng: Random) -> str:
+        """Put a train description together."""
+        limited = rng.random() < 0.6
+        role = rng.choice(self.roles)
+        text = rng.choice(_WITH_LIMITS if limited else _WITHOUT_LIMITS).format(
+            role=role,
+            a_role=f"{'an' if role[0].lower() in 'aeiou' else 'a'} {role}",
+            skills=_some(self.parts.skills, _ANDS, rng, most=5),
+            limits=_some(self.parts.limits, _ORS, rng, most=3),
+        )
+        if rng.random() < NOTED:
+            note = rng.choice(self.parts.notes)
+            text = f"{note} {text}" if rng.random() < 0.25 else f"{text.rstrip('.')}. {note}"
+        return _START.sub(lambda match: match[0].upper(), text)
 
 
 def _some(things: Sequence[Sequence[str]], joins: Sequence[str], rng: Random, *, most: int) -> str:
@@ -97,80 +97,55 @@ def _some(things: Sequence[Sequence[str]], joins: Sequence[str], rng: Random, *,
     return before_last.join((between.join(first), last)) if first else last
 
 
-DESCRIPTIONS: dict[str, Description] = {
-    "large": Description(
-        train=BLURBS["large"],
-        held_out=(
-            "Big flagship model that is good at nearly everything, second derivatives included. Very long numbers, "
-            "many-step jobs and facts without sources are beyond it.",
-            "Broad expert of the highest class. Trust it with hard single problems, not with twenty-digit products or "
-            "five record changes.",
-        ),
-        parts=PARTS["large"],
+_HELD_OUT = {
+    "large": (
+        "Big flagship model that is good at nearly everything, second derivatives included. Very long numbers, "
+        "many-step jobs and facts without sources are beyond it.",
+        "Broad expert of the highest class. Trust it with hard single problems, not with twenty-digit products or "
+        "five record changes.",
     ),
-    "small": Description(
-        train=BLURBS["small"],
-        held_out=(
-            "Compact model with little depth: easy maths, easy code, one hop of reading. Good at stating a result that "
-            "lies in the evidence.",
-            "Entry-level generalist. Ask it simple things only, or let it report the output of code that was run.",
-        ),
-        parts=PARTS["small"],
+    "small": (
+        "Compact model with little depth: easy maths, easy code, one hop of reading. Good at stating a result that "
+        "lies in the evidence.",
+        "Entry-level generalist. Ask it simple things only, or let it report the output of code that was run.",
     ),
-    "math": Description(
-        train=BLURBS["math"],
-        held_out=(
-            "Expert for formulas: algebra, calculus, number theory, long-hand arithmetic. Declines every other field.",
-            "A mathematician. Give it equations, integrals, factorizations or sums, and nothing else.",
-        ),
-        parts=PARTS["math"],
+    "math": (
+        "Expert for formulas: algebra, calculus, number theory, long-hand arithmetic. Declines every other field.",
+        "A mathematician. Give it equations, integrals, factorizations or sums, and nothing else.",
     ),
-    "coder": Description(
-        train=BLURBS["coder"],
-        held_out=(
-            "A software engineer for single functions, from simple filters to dynamic programming. Only for code.",
-            "Turns a specification into a Python function, however many steps it has.",
-        ),
-        parts=PARTS["coder"],
+    "coder": (
+        "A software engineer for single functions, from simple filters to dynamic programming. Only for code.",
+        "Turns a specification into a Python function, however many steps it has.",
     ),
-    "runner": Description(
-        train=BLURBS["runner"],
-        held_out=(
-            "Computes by executing code: sums, equations, primes. Brings the printed result as evidence only.",
-            "A calculator that programs itself. Exact, but a generalist or mathematician must give the final answer.",
-        ),
-        parts=PARTS["runner"],
+    "runner": (
+        "Computes by executing code: sums, equations, primes. Brings the printed result as evidence only.",
+        "A calculator that programs itself. Exact, but a generalist or mathematician must give the final answer.",
     ),
-    "reader": Description(
-        train=BLURBS["reader"],
-        held_out=(
-            "Extracts and connects facts from retrieved text, chains of three included. Without text it is at a loss.",
-            "A careful reader. Put the documents before it and it follows the trail to the answer.",
-        ),
-        parts=PARTS["reader"],
+    "reader": (
+        "Extracts and connects facts from retrieved text, chains of three included. Without text it is at a loss.",
+        "A careful reader. Put the documents before it and it follows the trail to the answer.",
     ),
-    "search": Description(
-        train=BLURBS["search"],
-        held_out=(
-            "Retrieves background documents, three at a time, following the trail by one step with every call.",
-            "Opens the only way to the facts of the knowledge base: looks up what is still missing.",
-        ),
-        parts=PARTS["search"],
+    "search": (
+        "Retrieves background documents, three at a time, following the trail by one step with every call.",
+        "Opens the only way to the facts of the knowledge base: looks up what is still missing.",
     ),
-    "clerk": Description(
-        train=BLURBS["clerk"],
-        held_out=(
-            "Makes individual edits in the customer database, a pair with each call. No 'every customer who' requests.",
-            "Office assistant for single changes of customers and orders; call it anew after every second change.",
-        ),
-        parts=PARTS["clerk"],
+    "clerk": (
+        "Makes individual edits in the customer database, a pair with each call. No 'every customer who' requests.",
+        "Office assistant for single changes of customers and orders; call it anew after every second change.",
     ),
-    "analyst": Description(
-        train=BLURBS["analyst"],
-        held_out=(
-            "Senior database worker. Any number of record changes in one go, also for all that meet a condition.",
-            "Writes and runs SQL on customers and orders; suited for requests about many records.",
-        ),
-        parts=PARTS["analyst"],
+    "analyst": (
+        "Senior database worker. Any number of record changes in one go, also for all that meet a condition.",
+        "Writes and runs SQL on customers and orders; suited for requests about many records.",
     ),
 }
+
+DESCRIPTIONS: dict[str, Description] = {
+    expert: Description(
+        train=tuple(written(f"experts/{expert}")["blurbs"]),
+        held_out=held_out,
+        roles=tuple(written(f"experts/{expert}")["roles"]),
+        parts=PARTS[expert],
+    )
+    for expert, held_out in _HELD_OUT.items()
+}
+"""By the names of `SKILLS`."""

@@ -16,8 +16,6 @@ Wordings = tuple[str, ...]
 class Parts:
     """What can be said of one expert, thing by thing."""
 
-    roles: Wordings
-    """What it is, without an article."""
     skills: tuple[Wordings, ...]
     """What it does."""
     limits: tuple[Wordings, ...]
@@ -56,11 +54,6 @@ _NO_RECORDS = _ways("customer records|database edits|CRM requests|orders and acc
 
 PARTS: dict[str, Parts] = {
     "large": Parts(
-        roles=_ways(
-            "frontier generalist|flagship model|large all-purpose model|top-tier reasoning model|heavyweight assistant"
-            "|powerful general model|senior all-rounder|expert generalist|premium model for hard work"
-            "|state-of-the-art language model"
-        ),
         skills=(
             _sized(_SUMS, "up to 16 digits|with numbers of sixteen digits or fewer|on fairly long numbers"),
             _sized(_SYSTEMS, "with up to three unknowns|in one, two or three unknowns|up to degree three"),
@@ -90,10 +83,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "small": Parts(
-        roles=_ways(
-            "compact assistant|mini model|small language model|entry-level generalist|pocket-sized helper|basic model"
-            "|junior all-rounder|light general model|budget assistant|model for simple requests"
-        ),
         skills=(
             _sized(
                 "arithmetic|sums and products|everyday sums|quick calculations|whole-number calculation",
@@ -130,11 +119,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "math": Parts(
-        roles=_ways(
-            "mathematics specialist|maths model|mathematician|quantitative solver|model tuned on maths problems"
-            "|symbolic and numeric solver|algebra and calculus expert|math tutor|specialist for exact calculation"
-            "|problem solver for mathematics"
-        ),
         skills=(
             _sized(
                 f"{_SUMS}|big-number calculation|exact sums",
@@ -160,10 +144,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "coder": Parts(
-        roles=_ways(
-            "programming specialist|Python developer|software engineer|code generator|code-writing model"
-            "|coding assistant|algorithms expert|programmer|implementation specialist|developer model"
-        ),
         skills=(
             _sized(_FUNCTIONS, "of up to eight steps|after long specifications|in as many as eight stages"),
             _ways(
@@ -184,11 +164,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "runner": Parts(
-        roles=_ways(
-            "code interpreter|program runner|calculator that writes Python|compute sandbox|Python executor"
-            "|tool that calculates by running code|computation engine|numeric sandbox|script runner"
-            "|execution environment for calculations"
-        ),
         skills=(
             _sized(
                 f"{_SUMS}|big-number calculation", "of any length|without a digit limit|on numbers as long as you like"
@@ -213,11 +188,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "reader": Parts(
-        roles=_ways(
-            "reading specialist|document reader|reading-comprehension model|evidence reader|passage analyst"
-            "|question-answering model over sources|fact extractor|model that joins documents"
-            "|answerer for retrieved passages|multi-hop reader"
-        ),
         skills=(
             _sized(
                 "facts from documents|answers from passages|trivia with the sources at hand|reading retrieved texts"
@@ -240,10 +210,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "search": Parts(
-        roles=_ways(
-            "document search|retrieval tool|search engine|knowledge-base search|document finder|lookup service"
-            "|retriever|index of articles|source finder|encyclopedia search"
-        ),
         skills=(
             _ways(
                 "finding documents|retrieving passages|looking up sources|fetching articles|opening the next document"
@@ -270,10 +236,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "clerk": Parts(
-        roles=_ways(
-            "records clerk|data-entry assistant|customer service agent|CRM assistant|order desk|account clerk"
-            "|helper for customer data|back-office assistant|service desk agent|record keeper"
-        ),
         skills=(
             _sized(
                 "edits of single customers|changes to customer records|CRM updates|account changes|record edits",
@@ -300,11 +262,6 @@ PARTS: dict[str, Parts] = {
         ),
     ),
     "analyst": Parts(
-        roles=_ways(
-            "database analyst|SQL specialist|database administrator|data operations expert|bulk-update engine"
-            "|records specialist|CRM power user|SQL agent for customer data|query writer for customer records"
-            "|data steward"
-        ),
         skills=(
             _sized(
                 "changes to customer records|database edits|customer and order updates|CRM changes",

@@ -3,8 +3,8 @@
 A `Phrases` renders slots into one of its templates and reads a text back into slots. Rendering uses the templates of
 one split; reading knows both, since an expert understands any phrasing while a policy has trained on some.
 
-Train wordings of questions lie in `wordings/`, held-out ones in the code, so that who writes the former need not see
-the latter.
+Train wordings of questions and experts lie in `wordings/`, held-out ones in the code, so that who writes the former
+need not see the latter.
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ class Phrases:
 
 def phrases(family: str, key: str, *held_out: str) -> Phrases:
     """The train templates of a key in `wordings/<family>.toml`, and these held-out ones."""
-    return Phrases(tuple(_written(family)[key]), held_out)
+    return Phrases(tuple(written(family)[key]), held_out)
 
 
 @cache
-def _written(family: str) -> dict[str, list[str]]:
+def written(family: str) -> dict[str, list[str]]:
+    """What lies in `wordings/<family>.toml`."""
     text = (resources.files("orchestra_graph.workbench") / "wordings" / f"{family}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
