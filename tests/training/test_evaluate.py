@@ -149,6 +149,13 @@ def test_wishes_are_held_against_the_same_tasks_without_them(tmp_path: Path) -> 
     assert found["wishes"]["oracle"]["fast"]["cheap"]["seconds"]["ratio"]["value"] <= 1.05
     assert found["wishes"]["oracle"].keys() == {"avoid", "cheap", "fast", "accurate", "prefer"}
     assert found["wishes"]["oracle"]["avoid"].keys() == {"none"}
+    # Tasks of either wish count, so that both ways are the same figures.
+    cheap, fast = (found["wishes"]["oracle"][wish][other] for wish, other in (("cheap", "fast"), ("fast", "cheap")))
+    assert cheap["dollars"]["ratio"]["value"] == pytest.approx(1 / fast["dollars"]["ratio"]["value"])
+    kinds = found["routers"]["oracle"]["kinds"]
+    dollars = [kinds[kind]["dollars"]["value"] for kind in ("cheap", "cheap instead of fast")]
+    others = [kinds[kind]["dollars"]["value"] for kind in ("fast instead of cheap", "fast")]
+    assert cheap["dollars"]["ratio"]["value"] == pytest.approx(sum(dollars) / sum(others))
     assert "wished_share" not in found["routers"]["oracle"]["kinds"]["no avoid"]
 
 

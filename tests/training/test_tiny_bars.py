@@ -76,6 +76,16 @@ def test_at_each_budget_the_closest_baseline_counts() -> None:
     assert not next(bars_of("budget", rung(rules=pair(success=-0.015)))).passed
 
 
+@pytest.mark.parametrize(
+    ("share", "success", "passed"), [(0.2, 0.8, True), (0.215, 0.8, True), (0.3, 0.8, False), (0.3, 0.9, True)]
+)
+def test_more_budget_is_no_reason_for_the_priciest_tool_alone(share: float, success: float, passed: bool) -> None:
+    budgets = [("$0.001", 0.2, 0.8), ("1 turn", 0.9, 0.5), ("$0.01", share, success)]
+    kinds = {name: {"priciest_share": bounds(part), "success": bounds(solved)} for name, part, solved in budgets}
+    found = list(bars_of("budget", {"pairs": {"tiny": {}}, "routers": {"tiny": {"kinds": kinds}}}))
+    assert [(bar.name, bar.passed) for bar in found] == [("$0.001 to $0.01: share of the priciest tool", passed)]
+
+
 def test_what_an_evaluation_lacks_is_not_told() -> None:
     assert list(bars_of("unseen", {"pairs": {"rules": {}}, "routers": {"rules": {}}})) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -116,9 +117,15 @@ def condition(
             for name in runs
             if name != against
         }
-    twins = [(kind, twin, of) for kind in kinds for twin in kinds if (of := _twin(kind, twin)) is not None]
+    twins = {
+        wishes: [
+            _Figures(units, draws, {name: [r for r in of if r.kind in side] for name, of in runs.items()})
+            for side in sides
+        ]
+        for wishes, sides in _twins(kinds).items()
+    }
     if twins:
-        found["wishes"] = {name: _wishes(parts, twins, name) for name in runs}
+        found["wishes"] = {name: _wishes(twins, name) for name in runs}
     return found
 
 
@@ -167,6 +174,23 @@ class _Figures:
         return _compare(self._drawn[name], self._drawn[other], metrics)
 
 
+def _twins(kinds: Sequence[str]) -> dict[tuple[str, str], tuple[list[str], list[str]]]:
+    """By wish and by what was said in its place, `none` or another wish: the kinds with the one, and with the other.
+
+    Both sides have the same tasks, those of either wish.
+    """
+    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for kind, twin in product(kinds, kinds):
+        other = _twin(kind, twin)
+        if other is None:
+            continue
+        for wishes, sides in (((kind, other), (kind, twin)), ((other, kind), (twin, kind))):
+            if wishes[0] in kinds:
+                for known, side in zip(found.setdefault(wishes, ([], [])), sides, strict=True):
+                    known.append(side)
+    return found
+
+
 def _twin(kind: str, twin: str) -> str | None:
     """What one kind of examples has in place of another kind's wish: `none`, or another wish; None where neither."""
     if twin == f"{WITHOUT}{kind}":
@@ -174,11 +198,11 @@ def _twin(kind: str, twin: str) -> str | None:
     return twin.removesuffix(f"{INSTEAD}{kind}") if twin.endswith(f"{INSTEAD}{kind}") else None
 
 
-def _wishes(parts: Mapping[str, _Figures], twins: Sequence[tuple[str, str, str]], name: str) -> dict[str, Any]:
+def _wishes(twins: Mapping[tuple[str, str], Sequence[_Figures]], name: str) -> dict[str, Any]:
     """What wishes change on the same tasks: by wish, by what was said in its place."""
     found: dict[str, Any] = {}
-    for kind, twin, of in twins:
-        found.setdefault(kind, {})[of] = _compare(parts[kind].draws(name), parts[twin].draws(name))
+    for (wish, other), (with_it, instead) in twins.items():
+        found.setdefault(wish, {})[other] = _compare(with_it.draws(name), instead.draws(name))
     return found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -67,6 +68,7 @@ def bars_of(condition: str, figures: Figures) -> Iterator[Bar]:
         )
     if condition == "budget":
         yield from _budgets(condition, against)
+        yield from _priciest(condition, figures["routers"].get(TINY, {}).get("kinds", {}))
         return
     for other, pair in against.items():
         if other not in (ORACLE, STRONGEST) or (other == STRONGEST and condition == "preferences"):
@@ -103,6 +105,19 @@ def _budgets(condition: str, against: Figures) -> Iterator[Bar]:
     for budget, measured in budgets.items():
         difference, other = min(measured, key=lambda one: one[0]["low"])
         yield _bar(condition, f"{budget}: success, less that of {other}", difference, "at least", INFERIOR)
+
+
+def _priciest(condition: str, budgets: Figures) -> Iterator[Bar]:
+    """From each limit to the next one of its kind; a share has risen where the bounds do not meet."""
+    for dollars in (False, True):
+        curve = [(name, at) for name, at in budgets.items() if name.startswith("$") is dollars]
+        for (less, before), (more, after) in pairwise(curve):
+            (share, success), (was, had) = ((at["priciest_share"], at["success"]) for at in (after, before))
+            figure = f"{was['value']:.4g} to {share['value']:.4g}, success {had['value']:.4g} to {success['value']:.4g}"
+            passed = share["low"] <= was["high"] or success["value"] > had["value"]
+            yield Bar(
+                condition, f"{less} to {more}: share of the priciest tool", figure, "no rise without success", passed
+            )
 
 
 def _bar(condition: str, name: str, bounds: Figures, wanted: Wanted, limit: float) -> Bar:
