@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from orchestra_graph.routers.bundled import tiny_folder
 from tests.test_serving_process import STAND_IN, free_port, is_there, read_pid
 
 pytestmark = pytest.mark.slow
@@ -162,6 +163,8 @@ def test_dry_run_of_presets(tmp_path: Path) -> None:
     assert "--served-model-name x --host 0.0.0.0" in done.stdout
     assert "--reasoning-parser" not in done.stdout
     assert done.stdout.endswith("--enable-lora --lora-modules a=b --seed 3\n")
+    done = serve("tiny", "--dry-run", cwd=tmp_path)
+    assert f"--model {tiny_folder()} --served-model-name tiny " in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.serving import tiny
 from orchestra_graph.serving.command import (
     PRESETS,
-    TINY,
+    RANDOM,
     VLLMCommand,
     check_folder,
     check_port,
@@ -102,7 +102,7 @@ def serve(
     if reasoning_parser is not None:
         command = replace(command, reasoning_parser=None if reasoning_parser == "none" else reasoning_parser)
     command = replace(command, lora=_adapters(lora or []), extra=(*command.extra, *(extra or [])))
-    if model == TINY:
+    if model == RANDOM:
         command = replace(command, model=str(tiny.folder_in(_cache())))
     else:
         check_folder(command)
@@ -112,17 +112,20 @@ def serve(
     check_port(command.host, command.port)
     report: _Report = _Lines() if as_json else _Display()
     try:
-        asyncio.run(_serve(command, _log(log), timeout=timeout, restarts=restarts, report=report))
+        serving = _serve(command, _log(log), make=model == RANDOM, timeout=timeout, restarts=restarts, report=report)
+        asyncio.run(serving)
     except asyncio.CancelledError:  # SIGTERM: the same as an interrupt
         raise KeyboardInterrupt from None
 
 
-async def _serve(command: VLLMCommand, log: Path, *, timeout: float, restarts: int, report: _Report) -> None:
+async def _serve(
+    command: VLLMCommand, log: Path, *, make: bool, timeout: float, restarts: int, report: _Report
+) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     version = await check_vllm(command.python)
-    if command.names[:1] == (TINY,):
+    if make:
         await tiny.make_with(command.python, Path(command.model))
     server = Server(command.argv(), command.address, log=log)
     report.starting(server, version)

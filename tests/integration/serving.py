@@ -22,7 +22,7 @@ START = [sys.executable, "-c", "from orchestra_graph.cli import main; main()"]
 FLAGS = ("--dtype", "float32")
 VLLM_FLAGS = ("--enforce-eager", "--max-num-seqs", "64", "--block-size", "32")
 VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
-"""As the preset `tiny` has them; the models here are others."""
+"""As the preset `random` has them; the models here are others."""
 
 
 def orchestra(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -73,7 +73,8 @@ and seeds. Utility is the absolute one of `orchestra_training.evaluate.score`, a
 
 ## What it had to reach
 
-A bar is passed where the bound passes it, not the mean; `lessons` is the router before it learnt from its own runs.
+A bar is passed where the bound passes it, not the mean, with three training seeds; measured here: {seeds}. `lessons` is
+the router before it learnt from its own runs.
 `python -m orchestra_training.tiny.bars` makes this table from the same evaluations.
 
 {bars}
@@ -155,6 +156,7 @@ def card(
         share=prepared["take"] / prepared["lessons"],
         stages="\n".join(map(told, stages)),
         reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
+        seeds=max((len(one["routers"].get(TINY, {}).get("members", ())) for _, one in conditions), default=0),
         tables="\n\n".join(table(name, condition) for name, condition in conditions),
         bars=bars_table([bar for name, condition in conditions for bar in bars_of(name, condition)]),
     )
