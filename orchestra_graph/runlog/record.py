@@ -70,6 +70,10 @@ def _unlimited(value: Any) -> Any:
     return value
 
 
+LoggedBudget = Annotated[Budget, BeforeValidator(_unlimited)]
+"""A budget as logs hold it."""
+
+
 class Trajectory(_Record):
     """One run."""
 
@@ -90,7 +94,7 @@ class Trajectory(_Record):
     """As the run saw it, with its prices."""
     catalog_hash: str | None = None
     preferences: Preferences = Preferences()
-    budget: Annotated[Budget, BeforeValidator(_unlimited)] = Budget()
+    budget: LoggedBudget = Budget()
 
     policy: Policy | None = None
     tokenizer: str | None = None

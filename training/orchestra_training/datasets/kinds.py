@@ -280,4 +280,4 @@ def _task(run: Trajectory) -> Example:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(value).decode()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
@@ -75,18 +75,23 @@ class TaskSource(Protocol):
         ...
 
 
+_KNOWN: Final = {
+    "workbench": "orchestra_training.rollout.workbench:WorkbenchTasks",
+    "logged": "orchestra_training.rollout.logged:LoggedTasks",
+}
+
+
 def find_tasks(name: str, options: dict[str, Any] | None = None) -> TaskSource:
     """The source that a recipe names.
 
     Args:
-        name: `workbench`, or `module:name` of a class or function that makes a source.
+        name: `workbench`, `logged`, or `module:name` of a class or function that makes a source.
         options: Keyword arguments for it.
 
     Raises:
         ConfigError: There is no such source, or it does not take these options.
     """
-    target = "orchestra_training.rollout.workbench:WorkbenchTasks" if name == "workbench" else name
-    make = find(target)
+    make = find(_KNOWN.get(name, name))
     try:
         source: TaskSource = make(**(options or {}))
     except TypeError as error:

@@ -61,7 +61,7 @@ class TasksTable(_Table):
     """What rollouts are about."""
 
     source: str = "workbench"
-    """`workbench`, or `module:name` of a `TaskSource` of your own."""
+    """`workbench`, `logged` (of a data set), or `module:name` of a `TaskSource` of your own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Its keyword arguments."""
 
