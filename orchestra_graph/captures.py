@@ -81,9 +81,10 @@ def take_capture(message: AIMessage) -> tuple[AIMessage, Capture | None]:
     return AIMessage(**fields), capture
 
 
-def logprob_of(message: AIMessage) -> float:
-    """Natural logarithm of a reply's probability, 0 where it is not known."""
-    return sum(message.capture.get("logprobs", ())) if isinstance(message, CapturedMessage) else 0.0
+def logprob_of(message: AIMessage) -> float | None:
+    """Natural logarithm of a reply's probability; None where it is not known."""
+    logprobs = message.capture.get("logprobs") if isinstance(message, CapturedMessage) else None
+    return sum(logprobs) if logprobs else None
 
 
 def _merge(captures: Iterable[Capture]) -> Capture:

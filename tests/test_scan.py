@@ -50,7 +50,7 @@ def situation(**fields: Any) -> Situation:
 
 
 def said(word: str, probability: float) -> CapturedMessage:
-    return CapturedMessage(word, capture={"logprobs": [math.log(probability)]})
+    return CapturedMessage(content=word, capture={"logprobs": [math.log(probability)]})
 
 
 def answered(*words: str | AIMessage, **fields: Any) -> tuple[list[str], Decision]:
@@ -135,8 +135,9 @@ def test_where_all_are_skipped_the_one_skipped_least_surely_is_called(sure: Sequ
     assert [call["tool"] for call in decision["calls"]] == [tool]
 
 
-def test_where_nobody_knows_how_sure_the_words_are_it_is_the_last_line() -> None:
-    assert answered(SKIP, SKIP, SKIP)[1]["calls"][0]["tool"] == "large"
+@pytest.mark.parametrize("words", [[SKIP] * 3, [said(SKIP, 0.6), SKIP, said(SKIP, 0.9)]])
+def test_where_nobody_knows_how_sure_the_words_are_it_is_the_last_line(words: list[str | AIMessage]) -> None:
+    assert answered(*words)[1]["calls"][0]["tool"] == "large"
 
 
 def test_a_catalog_of_one_line_leaves_nothing_to_ask() -> None:
@@ -156,6 +157,14 @@ def test_a_tool_to_be_avoided_is_asked_about_when_the_last_of_the_others_has_bee
     assert [call["tool"] for call in decision["calls"]] == ["search"]
     surely = (said(SKIP, 0.7), said(SKIP, 0.9), said(SKIP, 0.6))
     assert answered(*surely, preferences=unwanted, turns=tried)[1]["calls"][0]["tool"] == "small"
+
+
+def test_a_tool_to_be_avoided_is_asked_about_from_then_on_when_another_one_repeats_itself() -> None:
+    unwanted = Preferences(avoid={"search": 1})
+    turns = {f"r-{n}": turn("small", "I cannot tell.") for n in range(2)}
+    assert "Does search." in answered(SKIP, TAKE, preferences=unwanted, turns=turns)[0][1]
+    turns |= {f"s-{n}": turn("large", "Nor can I.") for n in range(2)}
+    assert answered(preferences=unwanted, turns=turns)[1]["calls"][0]["tool"] == "search"
 
 
 def test_where_all_are_to_be_avoided_all_are_asked_about() -> None:
@@ -294,3 +303,11 @@ async def test_a_run_through_the_graph() -> None:
     assert state["answer"] == "Ada"
     assert [call["tool"] for t in state["turns"].values() for call in t["decision"]["calls"]] == ["search", "large"]
     assert state["ledger"]["tools"]["router"]["attempts"] == 5
+
+
+async def test_the_graph_hands_on_how_sure_a_word_was() -> None:
+    router = ScriptedRouter([said(SKIP, 0.9), said(SKIP, 0.6), said(SKIP, 0.9)])
+    experts = [Expert(ScriptedExpert(["<answer>Ada</answer>"]), name=name) for name in CATALOG.tools]
+    graph = create_orchestrator(router, experts, catalog=CATALOG, protocol=ScanProtocol()).compile()
+    state = await graph.ainvoke({"messages": [("user", "Who?")]})
+    assert [call["tool"] for t in state["turns"].values() for call in t["decision"]["calls"]] == ["search"]

@@ -79,6 +79,9 @@ class Protocol(ABC):
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """Yield what the router reads, receive its reply, return the decision. Never raises on a reply.
 
+        A reply comes as the chat model gave it, with its capture where there is one (`orchestra_graph.captures`); what
+        a decision keeps of it is plain JSON.
+
         A protocol that knows the decision already returns it without a view: no model is asked then, and the
         decision's `by` stands.
         """

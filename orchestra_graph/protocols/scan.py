@@ -2,13 +2,13 @@
 
 For each line of the catalog the router reads one short prompt and replies with one token, `take` or `skip`. The first
 `take` is the call; where all lines are skipped, it is the one that was skipped least surely, by the logprobs of the
-words. So nothing is copied out of the prompt, nothing needs to be constrained, and a name that was never seen costs
-nothing. Any reply but the two words is a malformed turn.
+words (the last one where the router tells none). So nothing is copied out of the prompt, nothing needs to be
+constrained, and a name that was never seen costs nothing. Any reply but the two words is a malformed turn.
 
 The order is by what the user's own weights make of a call: its dollars, its seconds, whether the tool is preferred or
 to be avoided. By default that is the cheapest first. So what is left to the router is what no number tells: whether a
-tool can bring this task forward. A tool that the user wants avoided is asked about when the last one of the others has
-been tried.
+tool can bring this task forward. A tool that the user wants avoided is asked about from then on when the last one of
+the others has been tried, or one of them has brought the same result twice.
 
 A tool that has brought the same result twice is passed over for the rest of the run: a small router replies alike to
 what looks alike, and would call it until the budget is gone.
@@ -71,7 +71,7 @@ class ScanProtocol(Protocol):
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """A view a line, until one is taken."""
         scan = _Scan(situation)
-        skipped: dict[str, float] = {}
+        skipped: dict[str, float | None] = {}
         for spec in scan.asked:
             reply = yield scan.view(spec)
             word = clean(reply.text).strip()
@@ -155,33 +155,35 @@ class _Scan:
 
     @property
     def lines(self) -> tuple[ToolSpec, ...]:
-        """The lines to ask about; all of them where none could bring anything new."""
-        lines = self._catalog
-        times = Counter((tool, outcome["content"]) for tool, outcome in self._results)
-        repeating = {tool for (tool, _), count in times.items() if count > 1}
-        return tuple(spec for spec in lines if spec.name not in repeating) or lines
+        """The lines that could bring something new; all of them where none could."""
+        return tuple(spec for spec in self._catalog if spec.name not in self._repeating) or self._catalog
 
     @property
     def open(self) -> tuple[ToolSpec, ...]:
-        """The lines that may be called: one to be avoided only when the last of the others has been tried."""
-        wanted = tuple(spec for spec in self.lines if not self._is_unwanted(spec))
-        tried = any(tool == spec.name for spec in wanted[-1:] for tool, _ in self._results)
-        return self.lines if tried or not wanted else wanted
+        """The lines that may be called."""
+        wanted = [spec for spec in self._catalog if not self._is_unwanted(spec)]
+        tried = {tool for tool, _ in self._results} & {spec.name for spec in wanted[-1:]}
+        given_up = self._repeating & {spec.name for spec in wanted}
+        new = tuple(spec for spec in self.lines if not self._is_unwanted(spec))
+        return self.lines if tried or given_up or not new else new
 
     @property
     def asked(self) -> tuple[ToolSpec, ...]:
         """The lines that the router is asked about; none where there is but one."""
         return self.open if len(self.open) > 1 else ()
 
-    def resort(self, skipped: Mapping[str, float]) -> ToolSpec:
-        """What is called where all are skipped.
+    def resort(self, skipped: Mapping[str, float | None]) -> ToolSpec:
+        """What is called where all are skipped: one that is not to be avoided, if there is one.
 
         Args:
-            skipped: Logprob of each `skip`. The last of those that are equally sure is called.
+            skipped: Logprob of each `skip`. The last of those that are equally sure is called, and the last of all
+                where it is not known of each.
         """
-        places = range(len(self.open))
-        unsure = [(not self._is_unwanted(spec), -skipped.get(spec.name, 0.0)) for spec in self.open]
-        return self.open[max(places, key=lambda place: (unsure[place], place))]
+        lines = tuple(spec for spec in self.open if not self._is_unwanted(spec)) or self.open
+        sure = [logprob for spec in lines if (logprob := skipped.get(spec.name)) is not None]
+        if len(sure) < len(lines):
+            return lines[-1]
+        return lines[max(range(len(lines)), key=lambda place: (-sure[place], place))]
 
     def _is_unwanted(self, spec: ToolSpec) -> bool:
         return bool(self.situation.preferences.avoid.get(spec.name))
@@ -210,6 +212,12 @@ class _Scan:
     @cached_property
     def _left(self) -> Spent:
         return self.situation.left
+
+    @cached_property
+    def _repeating(self) -> set[str]:
+        """The tools that have brought the same result twice."""
+        times = Counter((tool, outcome["content"]) for tool, outcome in self._results)
+        return {tool for (tool, _), count in times.items() if count > 1}
 
     @cached_property
     def _results(self) -> list[tuple[str, Outcome]]:

@@ -23,7 +23,8 @@ END: Final = "<|end|>"
 CHOOSE: Final = "<|choose|>"
 """Ends the prompt."""
 
-CONTEXT: Final = 1024
+CONTEXT: Final = 16_384
+"""Tokens of the longest prompt, one a byte: what a server refuses would end the run."""
 TEMPLATE: Final = (
     "{%- for message in messages -%}{{ message.content }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}" + CHOOSE + "{%- endif -%}"
