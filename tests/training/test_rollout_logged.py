@@ -13,13 +13,24 @@ from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.rollout import Actor, Place, Rollouts, find_tasks
 from orchestra_training.rollout.logged import LoggedTask
+from orchestra_training.verdicts import exact
 from orchestra_training.verdicts.ruling import ruling
 from pyarrow import parquet
 
-from orchestra_graph import Budget, Cheapest, Preferences, RunLog, create_orchestrator
+from orchestra_graph import (
+    Budget,
+    Catalog,
+    Cheapest,
+    ModelSpec,
+    Preferences,
+    Price,
+    RunLog,
+    create_orchestrator,
+)
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.record import Policy, Verdict
+from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.workbench import Oracle, Workbench
 
 BENCH = Workbench()
@@ -69,7 +80,7 @@ def test_a_task_is_asked_as_it_was(tasks: Path) -> None:
     assert (task.preferences, task.budget) == (WISH, BUDGET)
     logged = next(iter(logs_of(tasks.parent / "runs.jsonl"))).catalog
     assert task.catalog is not None and logged is not None
-    assert task.catalog.hash == logged.hash
+    assert task.catalog.tools == logged.tools
     assert list(task.catalog.tools) == list(BENCH.catalog.tools)
 
 
@@ -86,6 +97,40 @@ def test_rollouts_of_a_log_are_judged_in_their_own_places(tasks: Path) -> None:
     actor = Actor(router=Oracle(), protocol=ConversationProtocol(repair=False), policy=Policy(name="oracle"))
     runs = asyncio.run(Rollouts(tasks=source(tasks), seed=0, size=2).batch(actor, 0, range(3)))
     assert [run.verdict and run.verdict.outcome for run in runs] == [1.0] * 6
+
+
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+def open_sum(task: LoggedTask) -> Place:
+    """A place with one function: the router answers by itself."""
+
+    async def verdict(answer: str | None) -> Verdict:
+        return exact(answer or "", "3")
+
+    return Place([add], verdict)
+
+
+ADDING = ScriptedRouter([("add", {"a": 1, "b": 2}), ("final_answer", {"answer": "3"})], stateless=True)
+
+
+def test_neither_the_routers_line_nor_what_the_graph_adds_comes_back(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    served = ModelSpec(model="another", base_url="http://localhost:1/v1", price=Price(input=1000.0))
+    graph = create_orchestrator(
+        ADDING, [add], catalog=Catalog.of([], router=served), run_log=log, fallback=None
+    ).compile()
+    about = {"purpose": "train"}
+    asyncio.run(graph.ainvoke({"messages": [("user", "What is 1 + 2?")]}, context={"task": about}))
+    build("grpo", logs_of(log.path), tmp_path / "tasks")
+    tasks = source(tmp_path / "tasks", "tests.training.test_rollout_logged:open_sum")
+    catalog = tasks(0, 0, 0).catalog
+    assert (list(catalog.tools), catalog.router) == (["add"], ModelSpec())
+    actor = Actor(router=ADDING, protocol=ConversationProtocol(repair=False), policy=Policy(name="p"))
+    runs = asyncio.run(Rollouts(tasks=tasks, seed=0, size=2).batch(actor, 0, range(1)))
+    assert [run.verdict and run.verdict.outcome for run in runs] == [1.0] * 2
 
 
 def test_what_is_no_data_set_of_tasks_is_refused(tasks: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from orchestra_graph.catalog import Catalog
+from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 from orchestra_training.datasets.selection import Selection
@@ -122,8 +124,8 @@ def grpo(runs: Runs, selection: Selection) -> Iterator[Example]:
         selection: Which of them.
 
     Yields:
-        `prompt` as messages, `task_id`, `question`; `preferences`, `budget` and `catalog` as JSON; `runs`, `judged`,
-        `solved`.
+        `prompt` as messages, `task_id`, `question`; `preferences`, `budget` and `catalog` as JSON, the catalog with the
+        tools only; `runs`, `judged`, `solved`.
     """
     found: dict[str, Example] = {}
     for run in selection.admitted(runs):
@@ -272,11 +274,16 @@ def _task(run: Trajectory) -> Example:
         "question": run.task.question,
         "preferences": _json(run.preferences.json_data),
         "budget": _json(run.budget.json_data),
-        "catalog": None if run.catalog is None else _json(run.catalog.json_data),
+        "catalog": None if run.catalog is None else _json(_tools(run.catalog).json_data),
         "runs": 0,
         "judged": 0,
         "solved": 0,
     }
+
+
+def _tools(catalog: Catalog) -> Catalog:
+    """The lines of a catalog that somebody else's router can be given: those of tools, and not what the graph adds."""
+    return Catalog(tools={name: spec for name, spec in catalog.tools.items() if name != FINAL_ANSWER})
 
 
 def _json(value: Any) -> str:

@@ -42,7 +42,7 @@ class LoggedTask(BaseModel):
     preferences: Json[Preferences]
     budget: Json[LoggedBudget]
     catalog: Json[Catalog] | None = None
-    """As the runs saw it; the place has tools of these names."""
+    """The tools as the runs saw them; the place has those, and those that the user would never have."""
     runs: int
     """How often it was run, `judged` and `solved`."""
     judged: int
@@ -50,7 +50,7 @@ class LoggedTask(BaseModel):
 
 
 class LoggedTasks:
-    """A `TaskSource`: in every step another order, and no task twice before all have had their turn.
+    """A `TaskSource`: in every step another order, in which no task comes twice before all have had their turn.
 
     Args:
         data: Folder that `orchestra data build grpo` wrote.

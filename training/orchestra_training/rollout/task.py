@@ -14,7 +14,7 @@ A task of your own is a question with a catalog, and a way to open a fresh place
 
             return RolloutTask(id=f"sum/{a}", question=f"What is {a} + 1?", open=open_place)
 
-A recipe names it: `tasks = "your_module:Sums"`.
+A recipe names it: `tasks = { source = "your_module:Sums" }`.
 """
 
 from __future__ import annotations

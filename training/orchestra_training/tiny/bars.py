@@ -108,22 +108,29 @@ def _budgets(condition: str, against: Figures) -> Iterator[Bar]:
 
 
 def _priciest(condition: str, budgets: Figures) -> Iterator[Bar]:
-    """From each limit to the next one of its kind; a share has risen where the bounds do not meet."""
+    """From each limit to the next one of its kind, where calls were made; a rise is one whose bounds do not meet."""
     for dollars in (False, True):
-        curve = [(name, at) for name, at in budgets.items() if name.startswith("$") is dollars]
+        named = [(name, at) for name, at in budgets.items() if name.startswith("$") is dollars]
+        curve = [(name, at) for name, at in named if at["priciest_share"]["value"] is not None]
         for (less, before), (more, after) in pairwise(curve):
-            (share, success), (was, had) = ((at["priciest_share"], at["success"]) for at in (after, before))
-            figure = f"{was['value']:.4g} to {share['value']:.4g}, success {had['value']:.4g} to {success['value']:.4g}"
-            passed = share["low"] <= was["high"] or success["value"] > had["value"]
+            rises = {metric: after[metric]["low"] > before[metric]["high"] for metric in ("priciest_share", "success")}
             yield Bar(
-                condition, f"{less} to {more}: share of the priciest tool", figure, "no rise without success", passed
+                condition,
+                f"{less} to {more}: share of the priciest tool",
+                f"{_told(before['priciest_share'])} to {_told(after['priciest_share'])}",
+                "no rise without success",
+                passed=not rises["priciest_share"] or rises["success"],
             )
 
 
 def _bar(condition: str, name: str, bounds: Figures, wanted: Wanted, limit: float) -> Bar:
     low, high = bounds["low"], bounds["high"]
     passed = {"at least": low >= limit, "above": low > limit, "at most": high <= limit, "below": high < limit}
-    return Bar(condition, name, f"{bounds['value']:.4g} [{low:.4g}, {high:.4g}]", f"{wanted} {limit:g}", passed[wanted])
+    return Bar(condition, name, _told(bounds), f"{wanted} {limit:g}", passed[wanted])
+
+
+def _told(bounds: Figures) -> str:
+    return f"{bounds['value']:.4g} [{bounds['low']:.4g}, {bounds['high']:.4g}]"
 
 
 def table(bars: Sequence[Bar]) -> str:

@@ -156,7 +156,7 @@ def card(
         share=prepared["take"] / prepared["lessons"],
         stages="\n".join(map(told, stages)),
         reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
-        seeds=max((len(one["routers"].get(TINY, {}).get("members", ())) for _, one in conditions), default=0),
+        seeds=min(len(one["routers"].get(TINY, {}).get("members", ())) for _, one in conditions),
         tables="\n\n".join(table(name, condition) for name, condition in conditions),
         bars=bars_table([bar for name, condition in conditions for bar in bars_of(name, condition)]),
     )
