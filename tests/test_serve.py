@@ -152,6 +152,20 @@ def test_a_killed_command_leaves_no_server(tmp_path: Path, python: Path, model: 
     assert not is_there(pid)
 
 
+def test_the_model_with_random_weights_is_made_whatever_it_is_called(
+    tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = ["--served-model-name", "x", "--port", free_port(), "--python", python, "--json"]
+    with serving("random-weights", *arguments, cwd=tmp_path) as process:
+        starting, _ = events(process, "ready")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    command = starting["command"]
+    assert (Path(command[command.index("--model") + 1]) / "model.safetensors").is_file()
+    assert command[command.index("--served-model-name") + 1] == "x"
+
+
 def test_dry_run_of_presets(tmp_path: Path) -> None:
     done = serve("nemotron-orchestrator-8b", "--dry-run", "--tensor-parallel", 16, "--ray", cwd=tmp_path)
     assert done.returncode == 0

@@ -20,10 +20,10 @@ from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, one_line, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.serving import tiny
+from orchestra_graph.serving import random_weights
 from orchestra_graph.serving.command import (
     PRESETS,
-    RANDOM,
+    RANDOM_WEIGHTS,
     VLLMCommand,
     check_folder,
     check_port,
@@ -102,8 +102,8 @@ def serve(
     if reasoning_parser is not None:
         command = replace(command, reasoning_parser=None if reasoning_parser == "none" else reasoning_parser)
     command = replace(command, lora=_adapters(lora or []), extra=(*command.extra, *(extra or [])))
-    if model == RANDOM:
-        command = replace(command, model=str(tiny.folder_in(_cache())))
+    if model == RANDOM_WEIGHTS:
+        command = replace(command, model=str(random_weights.folder_in(_cache())))
     else:
         check_folder(command)
     if dry_run:
@@ -112,7 +112,9 @@ def serve(
     check_port(command.host, command.port)
     report: _Report = _Lines() if as_json else _Display()
     try:
-        serving = _serve(command, _log(log), make=model == RANDOM, timeout=timeout, restarts=restarts, report=report)
+        serving = _serve(
+            command, _log(log), make=model == RANDOM_WEIGHTS, timeout=timeout, restarts=restarts, report=report
+        )
         asyncio.run(serving)
     except asyncio.CancelledError:  # SIGTERM: the same as an interrupt
         raise KeyboardInterrupt from None
@@ -126,7 +128,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     version = await check_vllm(command.python)
     if make:
-        await tiny.make_with(command.python, Path(command.model))
+        await random_weights.make_with(command.python, Path(command.model))
     server = Server(command.argv(), command.address, log=log)
     report.starting(server, version)
     try:

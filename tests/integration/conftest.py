@@ -13,7 +13,7 @@ from orchestra_graph.attempts import FIRST_PAUSE
 from tests.integration.install_vllm import install
 from tests.integration.serving import Served, serving
 
-TINY = Path(__file__).parents[2] / "orchestra_graph" / "serving" / "tiny.py"
+TINY = Path(__file__).parents[2] / "orchestra_graph" / "serving" / "random_weights.py"
 TOKENIZER = Path(__file__).parents[1] / "data" / "tokenizer" / "tokenizer.json"
 CONTEXT = ("--max-model-len", "16384")
 

@@ -22,7 +22,7 @@ START = [sys.executable, "-c", "from orchestra_graph.cli import main; main()"]
 FLAGS = ("--dtype", "float32")
 VLLM_FLAGS = ("--enforce-eager", "--max-num-seqs", "64", "--block-size", "32")
 VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
-"""As the preset `random` has them; the models here are others."""
+"""As the preset `random-weights` has them; the models here are others."""
 
 
 def orchestra(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ class Served:
     """`orchestra serve` as it runs."""
 
     process: subprocess.Popen[str]
-    model: Path
+    model: Path | str
     base_url: str
     log: Path
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -83,11 +83,11 @@ def children(pid: int) -> list[int]:
 
 
 @contextmanager
-def serving(model: Path, python: Path, log: Path, *flags: str) -> Iterator[Served]:
+def serving(model: Path | str, python: Path, log: Path, *flags: str) -> Iterator[Served]:
     """A server that is ready, for as long as the block lasts.
 
     Args:
-        model: A folder.
+        model: A folder, or a preset.
         python: An interpreter that has vllm.
         log: For the output of vllm.
         *flags: Of `orchestra serve`.

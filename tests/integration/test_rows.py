@@ -25,7 +25,7 @@ from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.served import VLLM_SAMPLING
 from orchestra_graph.served import Served as Known
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.turns import Purpose
 from tests.integration.serving import Served
 

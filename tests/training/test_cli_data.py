@@ -12,7 +12,7 @@ import pytest
 from orchestra_training.datasets.write import read
 
 from orchestra_graph.cli import main
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from tests.training.runs import CATALOG, run
 from tests.training.test_datasets import cheap_and_dear, log_of, logged
 from tests.training.test_render import TOKENIZER, tokenizer_of

@@ -17,7 +17,7 @@ from orchestra_training.render import Renderer
 from orchestra_graph import Cheapest, Random, RunLog
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.workbench import Oracle, Workbench
 from orchestra_graph.workbench.trial import try_router
 from tests.training.test_render import TOKENIZER, tokenizer_of

@@ -10,7 +10,7 @@ from orchestra_training.trainers.recipe import read_recipe
 from typer.testing import CliRunner
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.serving import tiny
+from orchestra_graph.serving import random_weights
 from tests.training.coin import make_coin
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ ROW: dict[str, Any] = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Configurations and tokenizers: of Qwen3-8B's shape, and of a tiny router."""
     folder = tmp_path_factory.mktemp("models")
-    tiny.make(folder / "8b", TOKENIZER, shape="8b")
+    random_weights.make(folder / "8b", TOKENIZER, shape="8b")
     make_coin(folder / "coin")
     return {"qwen3": folder / "8b", "tiny": folder / "coin"}
 

@@ -15,7 +15,7 @@ from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.scan import ScanProtocol, in_order
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.workbench import Oracle, Workbench
 from orchestra_graph.workbench.trial import try_router
 from tests.training.runs import CATALOG, decided, run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from orchestra_training.rows import Row, policy_tokens, rows_of
 
-from orchestra_graph.serving.tiny import TEMPLATE
+from orchestra_graph.serving.random_weights import TEMPLATE
 from tests.training.test_rows import MALFORMED, Tokens, captured
 
 pytestmark = pytest.mark.slow

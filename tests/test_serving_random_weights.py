@@ -1,4 +1,4 @@
-"""The tiny model of the preset: where it lies, and what happens without torch. Made for real in `tests/integration`."""
+"""The preset `random-weights`: where its model lies, and what happens without torch; made in `tests/integration`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.serving import tiny
+from orchestra_graph.serving import random_weights
 
 
 def test_each_version_of_the_model_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = tiny.folder_in(tmp_path)
-    assert first == tiny.folder_in(tmp_path)
+    first = random_weights.folder_in(tmp_path)
+    assert first == random_weights.folder_in(tmp_path)
     assert first.parent == tmp_path
     (tmp_path / "other.jinja").write_text("another template")
-    monkeypatch.setattr(tiny, "TEMPLATE", tmp_path / "other.jinja")
-    assert tiny.folder_in(tmp_path) != first
+    monkeypatch.setattr(random_weights, "TEMPLATE", tmp_path / "other.jinja")
+    assert random_weights.folder_in(tmp_path) != first
 
 
 async def test_a_folder_that_is_there_is_used(tmp_path: Path) -> None:
-    await tiny.make_with("/nowhere/python", tmp_path)  # which there is nothing left to do for
+    await random_weights.make_with("/nowhere/python", tmp_path)  # which there is nothing left to do for
     assert list(tmp_path.iterdir()) == []
 
 
@@ -30,5 +30,5 @@ async def test_without_transformers_it_is_one_line(tmp_path: Path) -> None:
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -IS "$@"\n')
     bare.chmod(0o755)
     with pytest.raises(ConfigError, match=r"could not be made with .*: \w+Error: .*; it needs torch and transformers$"):
-        await tiny.make_with(str(bare), tmp_path / "model")
+        await random_weights.make_with(str(bare), tmp_path / "model")
     assert not (tmp_path / "model").exists()

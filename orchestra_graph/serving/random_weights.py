@@ -1,6 +1,6 @@
-"""Makes a tiny Qwen3 with random weights: for trying a server out and for tests, on any machine.
+"""Makes a small Qwen3 with random weights: for trying a server out and for tests, on any machine.
 
-    python orchestra_graph/serving/tiny.py FOLDER [--tokenizer tokenizer.json] [--seed 0] [--shape 8b]
+    python orchestra_graph/serving/random_weights.py FOLDER [--tokenizer tokenizer.json] [--seed 0] [--shape 8b]
 
 As a program it runs in the environment of the server, where torch and transformers are and this package is not. The
 weights are random but for one thing: tokens that end something (a reply, a string, an object) are likelier than
@@ -156,7 +156,7 @@ def _model(tokenizer: Any, seed: int) -> Any:
 def folder_in(cache: Path) -> Path:
     """Where the model of this file lies in a cache; another version of this file makes another one."""
     made_from = Path(__file__).read_bytes() + TEMPLATE.read_bytes()
-    return cache / f"tiny-qwen3-{hashlib.sha256(made_from).hexdigest()[:12]}"
+    return cache / f"random-weights-{hashlib.sha256(made_from).hexdigest()[:12]}"
 
 
 async def make_with(python: str, folder: Path) -> None:
@@ -181,13 +181,14 @@ async def make_with(python: str, folder: Path) -> None:
 
         said = errors.decode(errors="replace").strip().splitlines() or ["nothing"]
         raise ConfigError(
-            f"the tiny model could not be made with {python}: {said[-1]}; it needs torch and transformers"
+            f"the model with random weights could not be made with {python}: {said[-1]}; "
+            "it needs torch and transformers"
         )
 
 
 def main() -> None:
     """Read the command line and make the model."""
-    parser = argparse.ArgumentParser(description="Makes a tiny Qwen3 with random weights.")
+    parser = argparse.ArgumentParser(description="Makes a small Qwen3 with random weights.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--seed", type=int, default=0)
