@@ -159,10 +159,14 @@ def test_a_tool_to_be_avoided_is_asked_about_when_the_last_of_the_others_has_bee
     assert answered(*surely, preferences=unwanted, turns=tried)[1]["calls"][0]["tool"] == "small"
 
 
-def test_a_tool_to_be_avoided_is_asked_about_from_then_on_when_another_one_repeats_itself() -> None:
+def test_a_tool_to_be_avoided_is_asked_about_from_then_on() -> None:
     unwanted = Preferences(avoid={"search": 1})
+    turns = {f"r-{n}": turn("large", "I cannot tell.") for n in range(2)}
+    texts, decision = answered(SKIP, TAKE, preferences=unwanted, turns=turns)
+    assert "Does small." in texts[0]
+    assert [call["tool"] for call in decision["calls"]] == ["search"]
     turns = {f"r-{n}": turn("small", "I cannot tell.") for n in range(2)}
-    assert "Does search." in answered(SKIP, TAKE, preferences=unwanted, turns=turns)[0][1]
+    assert answered(preferences=unwanted, turns=turns)[1]["calls"][0]["tool"] == "large"
     turns |= {f"s-{n}": turn("large", "Nor can I.") for n in range(2)}
     assert answered(preferences=unwanted, turns=turns)[1]["calls"][0]["tool"] == "search"
 

@@ -7,8 +7,8 @@ constrained, and a name that was never seen costs nothing. Any reply but the two
 
 The order is by what the user's own weights make of a call: its dollars, its seconds, whether the tool is preferred or
 to be avoided. By default that is the cheapest first. So what is left to the router is what no number tells: whether a
-tool can bring this task forward. A tool that the user wants avoided is asked about from then on when the last one of
-the others has been tried, or one of them has brought the same result twice.
+tool can bring this task forward. A tool that the user wants avoided is asked about when the last one of the others has
+been tried, and from then on.
 
 A tool that has brought the same result twice is passed over for the rest of the run: a small router replies alike to
 what looks alike, and would call it until the budget is gone.
@@ -162,10 +162,9 @@ class _Scan:
     def open(self) -> tuple[ToolSpec, ...]:
         """The lines that may be called."""
         wanted = [spec for spec in self._catalog if not self._is_unwanted(spec)]
-        tried = {tool for tool, _ in self._results} & {spec.name for spec in wanted[-1:]}
-        given_up = self._repeating & {spec.name for spec in wanted}
+        tried = any(tool == spec.name for spec in wanted[-1:] for tool, _ in self._results)
         new = tuple(spec for spec in self.lines if not self._is_unwanted(spec))
-        return self.lines if tried or given_up or not new else new
+        return self.lines if tried or not new else new
 
     @property
     def asked(self) -> tuple[ToolSpec, ...]:
