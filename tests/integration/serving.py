@@ -37,7 +37,7 @@ class Served:
     """`orchestra serve` as it runs."""
 
     process: subprocess.Popen[str]
-    model: Path | str
+    model: Path
     base_url: str
     log: Path
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -102,7 +102,7 @@ def serving(model: Path | str, python: Path, log: Path, *flags: str) -> Iterator
         env={**os.environ, **VARIABLES},
     )
     with process:
-        served = Served(process, model, f"http://127.0.0.1:{port}/v1", log)
+        served = Served(process, Path(model), f"http://127.0.0.1:{port}/v1", log)
         reader = threading.Thread(target=served.read)
         reader.start()
         try:

@@ -83,8 +83,8 @@ def test_at_each_budget_the_closest_baseline_counts() -> None:
 def test_more_budget_is_no_reason_for_the_priciest_tool_alone(share: float, success: float, passed: bool) -> None:
     budgets = [("$0.001", 0.2, 0.8), ("1 turn", 0.9, 0.5), ("$0.01", share, success)]
     kinds = {name: {"priciest_share": bounds(part), "success": bounds(solved)} for name, part, solved in budgets}
-    nothing = dict.fromkeys(("value", "low", "high"))
-    kinds = {"$0": {"priciest_share": nothing, "success": bounds(0)}, **kinds}
+    nothing: dict[str, Any] = dict.fromkeys(("value", "low", "high"))
+    kinds = {"$0": {"priciest_share": nothing, "success": nothing}, **kinds}
     found = list(bars_of("budget", {"pairs": {"tiny": {}}, "routers": {"tiny": {"kinds": kinds}}}))
     assert [(bar.name, bar.passed) for bar in found] == [("$0.001 to $0.01: share of the priciest tool", passed)]
 
