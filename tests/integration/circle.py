@@ -168,7 +168,8 @@ def train(kind: str, router: Path, data: Path, output: Path) -> str:
     """`orchestra train`: a step changes the weights."""
     recipe = output.with_suffix(".toml")
     learnt_from = f'data = {{ path = "{data}" }}' if data.exists() and kind != "grpo" else ""
-    groups = 2 if kind == "replay" else 4  # those of a replay all teach something
+    # Those of a replay all teach something; of new ones few do where the router is good.
+    groups = {"replay": 2, "grpo": 16}.get(kind, 4)
     recipe.write_text(RECIPE.format(kind=kind, output=output, router=router, data=learnt_from, groups=groups))
     command("train", kind, "--recipe", recipe)
     before, after = (load_file(folder / "model.safetensors") for folder in (router, output / "model"))
