@@ -128,7 +128,13 @@ def test_the_first_take_is_the_call(words: list[str], tool: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sure", "tool"), [((0.6, 0.9, 0.9), "small"), ((0.9, 0.6, 0.7), "search"), ((0.8, 0.8, 0.8), "large")]
+    ("sure", "tool"),
+    [
+        ((0.6, 0.9, 0.9), "small"),
+        ((0.9, 0.6, 0.7), "search"),
+        ((0.8, 0.8, 0.8), "large"),
+        ((0.8 - 1e-6, 0.8, 0.8), "large"),
+    ],
 )
 def test_where_all_are_skipped_the_one_skipped_least_surely_is_called(sure: Sequence[float], tool: str) -> None:
     _, decision = answered(*(said(SKIP, probability) for probability in sure))

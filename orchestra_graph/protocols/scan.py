@@ -175,11 +175,12 @@ class _Scan:
         """What is called where all are skipped: one that is not to be avoided, if there is one.
 
         Args:
-            skipped: Logprob of each `skip`. The last of those that are equally sure is called, and the last of all
-                where it is not known of each.
+            skipped: Logprob of each `skip`. The last of those that are about equally sure is called, and the last of
+                all where it is not known of each.
         """
         lines = tuple(spec for spec in self.open if not self._is_unwanted(spec)) or self.open
-        sure = [logprob for spec in lines if (logprob := skipped.get(spec.name)) is not None]
+        # To three digits: what is beyond depends on how a server batches its requests.
+        sure = [float(f"{logprob:.3g}") for spec in lines if (logprob := skipped.get(spec.name)) is not None]
         if len(sure) < len(lines):
             return lines[-1]
         return lines[max(range(len(lines)), key=lambda place: (-sure[place], place))]
