@@ -56,6 +56,7 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     ("text", "kind", "told"),
     [
         (GOOD, "sft", 'line 2: kind = "grpo"; expected "sft"'),
+        (GOOD + "[muon]\nlearning_rate = 0.02\n", "grpo", 'line 13: muon: expected with kind = "sft"'),
         (GOOD.replace('"grpo"', '"sft"'), "sft", "data: missing"),
         ("kind = ", "sft", "expected TOML"),
     ],

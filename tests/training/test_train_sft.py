@@ -21,8 +21,7 @@ SHAPE = TinyShape(vocabulary=320, hidden=32, layers=2, heads=2, kv_heads=1, head
 ROWS = [([7, 8, 9, 10, 11], [-100, -100, -100, 10, 11]), ([7, 8, 12], [-100, -100, 12]), ([9] * 8, [-100] * 7 + [9])]
 
 
-@pytest.fixture
-def trainer(tmp_path: Path) -> Any:
+def recipe_for(tmp_path: Path, **changed: Any) -> Recipe:
     torch.set_num_threads(1)
     make(tmp_path / "base", train_tokenizer(["take skip"] * 4, SHAPE.vocabulary), SHAPE, seed=1)
     data = Dataset.from_dict({"input_ids": [ids for ids, _ in ROWS], "labels": [labels for _, labels in ROWS]})
@@ -34,6 +33,7 @@ def trainer(tmp_path: Path) -> Any:
         "data": {"path": tmp_path / "lessons.parquet"},
         "trainer": {
             "max_steps": 8,
+            "weight_decay": 0.1,
             "per_device_train_batch_size": 3,
             "learning_rate": 1e-2,
             "report_to": [],
@@ -41,7 +41,12 @@ def trainer(tmp_path: Path) -> Any:
             "disable_tqdm": True,
         },
     }
-    return sft.train(Recipe.model_validate(recipe))
+    return Recipe.model_validate({**recipe, **changed})
+
+
+@pytest.fixture(params=[None, {"learning_rate": 2e-2}], ids=["adamw", "muon"])
+def trainer(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    return sft.train(recipe_for(tmp_path, muon=request.param))
 
 
 def test_loss_and_gradient_are_those_of_all_positions(trainer: Any) -> None:
@@ -54,6 +59,30 @@ def test_loss_and_gradient_are_those_of_all_positions(trainer: Any) -> None:
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
+
+
+def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else(tmp_path: Path) -> None:
+    trainer = sft.train(recipe_for(tmp_path, muon={"learning_rate": 3e-2}))
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    groups = trainer.create_optimizer().param_groups
+    matrices, embeddings, vectors = ({names[id(weight)] for weight in group["params"]} for group in groups)
+    assert matrices == {name for name in names.values() if "_proj" in name}
+    assert embeddings == {"model.embed_tokens.weight"}
+    assert matrices | embeddings | vectors == set(names.values())
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(3e-2, 0.1), (1e-2, 0.1), (1e-2, 0.0)]
+
+
+def test_muon_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "cosine"}
+    weights = []
+    for name, place in (("whole", None), ("resumed", tmp_path / "whole" / "checkpoint-4")):
+        given = recipe_for(tmp_path, muon={"learning_rate": 2e-2}, output=tmp_path / name)
+        trainer = sft.train(given.model_copy(update={"trainer": {**given.trainer, **saved}}))
+        trainer.train(resume_from_checkpoint=None if place is None else str(place))
+        weights.append(dict(trainer.model.named_parameters()))
+    assert trainer.state.global_step == 8
+    for name, whole in weights[0].items():
+        assert torch.allclose(whole, weights[1][name], atol=1e-6), name
 
 
 def test_it_learns(trainer: Any) -> None:

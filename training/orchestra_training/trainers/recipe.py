@@ -57,6 +57,12 @@ class LoraTable(_Table):
     targets: str | tuple[str, ...] = "all-linear"
 
 
+class MuonTable(_Table):
+    """Muon for the matrices of the layers; embeddings and norms stay with `[trainer]`'s AdamW."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
 class TasksTable(_Table):
     """What rollouts are about."""
 
@@ -126,6 +132,8 @@ class Recipe(_Table):
     seed: int = 0
     model: ModelTable
     lora: LoraTable | None = None
+    muon: MuonTable | None = None
+    """For `sft` of all weights, in one process."""
     data: DataTable | None = None
     tasks: TasksTable = TasksTable()
     rollout: RolloutTable = RolloutTable()
@@ -180,6 +188,8 @@ def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = N
         raise recipe.error(("kind",), f' = "{recipe.kind}"; expected "{kind}", as the command says')
     if recipe.kind in _NEEDS_DATA and recipe.data is None:
         raise recipe.error(("data",), f': missing; expected [data] path = "..." for {recipe.kind}')
+    if recipe.muon and (recipe.kind != "sft" or recipe.lora or recipe.accelerate):
+        raise recipe.error(("muon",), ': expected with kind = "sft", without lora and accelerate; fix: leave it out')
     return recipe
 
 

@@ -9,6 +9,7 @@ from trl import SFTConfig, SFTTrainer
 
 from orchestra_training.trainers.data import read_data
 from orchestra_training.trainers.models import fits, load_model, load_tokenizer, lora_config, trainer_config
+from orchestra_training.trainers.muon import MuonAdamW
 from orchestra_training.trainers.recipe import Recipe
 
 _IGNORED = -100
@@ -50,10 +51,26 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
         ConfigError: Something does not fit together.
     """
     defaults = {"max_length": None, "train_sampling_strategy": "group_by_length"}
+    args = trainer_config(recipe, SFTConfig, defaults=defaults, weights=weights)
     return RowsTrainer(
         model=load_model(recipe, weights=weights),
-        args=trainer_config(recipe, SFTConfig, defaults=defaults, weights=weights),
+        args=args,
+        optimizer_cls_and_kwargs=_optimizer(recipe, args),
         train_dataset=read_data(recipe, ("input_ids", "labels")),
         processing_class=load_tokenizer(recipe),
         peft_config=lora_config(recipe.lora),
     )
+
+
+def _optimizer(recipe: Recipe, args: SFTConfig) -> Any:
+    """What makes the optimiser, as transformers asks for it; None for the one that `[trainer]` names."""
+    if recipe.muon is None:
+        return None
+    options = {
+        "muon_lr": recipe.muon.learning_rate,
+        "lr": args.learning_rate,
+        "betas": (args.adam_beta1, args.adam_beta2),
+        "eps": args.adam_epsilon,
+        "weight_decay": args.weight_decay,
+    }
+    return (lambda: MuonAdamW), options
