@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestra_training.trainers.recipe import read_recipe
+from orchestra_training.trainers.recipe import RECIPES, find_recipe, read_recipe
 from typer.testing import CliRunner
 
 from orchestra_graph.errors import ConfigError
@@ -14,7 +14,7 @@ from orchestra_graph.serving import random_weights
 from tests.training.coin import make_coin
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "training" / "recipes").glob("*.toml"))
+PATHS = sorted(RECIPES.glob("*.toml"))
 TOKENIZER = ROOT / "tests" / "data" / "tokenizer" / "tokenizer.json"
 
 # TRL asks transformers by the old name.
@@ -57,15 +57,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_recipe_opens_with_its_command(path: Path) -> None:
     kind = read_recipe(path).kind
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == f"# orchestra train {kind} --recipe training/recipes/{path.name}"
+    assert first == f"# orchestra train {kind} --recipe {path.stem}"
+    assert find_recipe(path.stem) == find_recipe(str(path)) == path
+
+
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r'tiny_stf: no such file.* qwen3_8b_sft, .*; did you mean "tiny_sft"'):
+        find_recipe("tiny_stf")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_dry_run_builds_everything_but_the_weights(
     path: Path, models: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +110,7 @@ def test_a_dry_run_builds_everything_but_the_weights(
 def test_what_does_not_fit_is_told(change: str, told: str, models: dict[str, Path], tmp_path: Path) -> None:
     from orchestra_training.trainers.dry_run import dry_run  # noqa: PLC0415  (imports torch)
 
-    path = ROOT / "training" / "recipes" / "qwen3_8b_8gpu.toml"
+    path = find_recipe("qwen3_8b_8gpu")
     changes = [f"model.path={models['qwen3']}", "trainer.report_to=none", f"output={tmp_path}", change]
     with pytest.raises(ConfigError, match=told):
         list(dry_run(read_recipe(path, changes=changes)))
@@ -117,9 +123,9 @@ def test_the_command_tells_what_a_training_would_be(
     from orchestra_graph.cli import app  # noqa: PLC0415
 
     monkeypatch.chdir(tmp_path)
-    recipe = ROOT / "training" / "recipes" / "qwen3_8b_1gpu.toml"
     changes = ["--set", f"model.path={models['qwen3']}", "--set", "trainer.report_to=none"]
-    done = CliRunner().invoke(app, ["train", "grpo", "--recipe", str(recipe), "--dry-run", *changes])
+    done = CliRunner().invoke(app, ["train", "grpo", "--recipe", "qwen3_8b_1gpu", "--dry-run", *changes])
     assert done.exit_code == 0, done.output
+    assert f"recipe: {find_recipe('qwen3_8b_1gpu')}" in done.stdout
     assert "rollouts: 8 tasks x 8 a step, protocol conversation" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -83,6 +84,21 @@ def test_muon_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert trainer.state.global_step == 8
     for name, whole in weights[0].items():
         assert torch.allclose(whole, weights[1][name], atol=1e-6), name
+
+
+def test_a_step_sees_rows_of_every_length_and_each_seed_its_own(tmp_path: Path) -> None:
+    orders = []
+    for seed in (0, 1):
+        given = recipe_for(tmp_path, seed=seed)
+        table = {**given.trainer, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+        trainer = sft.train(given.model_copy(update={"trainer": table}))
+        trainer.train_dataset = Dataset.from_list([{"input_ids": [7] * (2 + row % 8)} for row in range(64)])
+        passes = list(trainer._get_train_sampler())
+        lengths = [2 + row % 8 for rows in passes for row in rows]
+        assert fmean(len(set(lengths[at : at + 4])) for at in range(0, 64, 4)) > 2.5
+        assert sorted(row for rows in passes for row in rows) == list(range(64))
+        orders.append(passes)
+    assert orders[0] != orders[1]
 
 
 def test_it_learns(trainer: Any) -> None:

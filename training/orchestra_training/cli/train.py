@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestra_graph.errors import MissingError
-from orchestra_training.trainers.recipe import Kind, read_recipe
+from orchestra_training.trainers.recipe import Kind, find_recipe, read_recipe
 
 
 def train(
     kind: Annotated[Kind, typer.Argument(help="sft, rejection, dpo, kto, grpo or replay.", show_default=False)],
-    recipe: Annotated[Path, typer.Option(help="What to do, in TOML.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Option(help="What to do: a TOML file, or one of the package, as qwen3_8b_sft.", show_default=False)
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe, for example trainer.max_steps=10."),
@@ -26,9 +27,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a router by a recipe."""
-    read = read_recipe(recipe, changes=changes or (), kind=kind)
+    path = find_recipe(recipe)
+    read = read_recipe(path, changes=changes or (), kind=kind)
     try:
         if dry_run:
+            typer.echo(f"recipe: {path}")
             from orchestra_training.trainers.dry_run import dry_run as check  # noqa: PLC0415  (torch takes seconds)
 
             for line in check(read):

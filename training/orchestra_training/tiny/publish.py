@@ -61,7 +61,7 @@ train one of your own.
 - demonstrations: {runs:,} runs, which gave {lessons:,} lessons, {share:.0%} of them `take`
 {stages}
 
-`curves.json` holds the figures of every logged step. The recipes are in `training/recipes`.
+`curves.json` holds the figures of every logged step. The recipes are `tiny_sft` and `tiny_grpo` of `orchestra train`.
 
 ## What it does
 

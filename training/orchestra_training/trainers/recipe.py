@@ -1,6 +1,6 @@
 """Recipes: what a training does, as TOML. The first line of each is the command that runs it.
 
-    # orchestra train grpo --recipe recipes/tiny_grpo.toml
+    # orchestra train grpo --recipe my_grpo.toml
     kind = "grpo"
     output = "runs/tiny-grpo"
     model = { path = "runs/tiny-sft/model", dtype = "float32" }
@@ -16,6 +16,7 @@ A wrong recipe gives one error that names every problem with its line. Paths are
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,7 +155,29 @@ class Recipe(_Table):
         return ConfigError(f"{self._source}: {line}{'.'.join(map(str, path))}{text}")
 
 
+RECIPES: Final = Path(__file__).parents[1] / "recipes"
+"""Those that come with the package."""
+
 _NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
+
+
+def find_recipe(named: str) -> Path:
+    """The file of a recipe.
+
+    Args:
+        named: A file, or the name of a recipe of the package, for example `tiny_sft`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if (path := Path(named)).is_file():
+        return path
+    known = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
+    if named not in known:
+        near = difflib.get_close_matches(named, known, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ConfigError(f"--recipe {named}: no such file, and the package has {', '.join(known)}{hint}")
+    return known[named]
 
 
 def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = None) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch.nn import functional
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTConfig, SFTTrainer
 
 from orchestra_training.trainers.data import read_data
@@ -17,6 +18,12 @@ _IGNORED = -100
 
 class RowsTrainer(SFTTrainer):
     """Scores only positions whose next token is learnt, where these fit: most of a router's tokens are only read."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, BatchRebalanceSampler):
+            sampler.seed = self.args.seed  # transformers gives it none, and every seed would see the same batches
+        return sampler
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -50,7 +57,9 @@ def train(recipe: Recipe, *, weights: bool = True) -> Any:
     Raises:
         ConfigError: Something does not fit together.
     """
-    defaults = {"max_length": None, "train_sampling_strategy": "group_by_length"}
+    # The rows of a step are drawn at random and shared out over its passes by length. Grouped over many steps, as
+    # transformers offers too, each step would see rows of one length only.
+    defaults = {"max_length": None, "train_sampling_strategy": "batch_rebalance"}
     args = trainer_config(recipe, SFTConfig, defaults=defaults, weights=weights)
     return RowsTrainer(
         model=load_model(recipe, weights=weights),
