@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -162,3 +163,21 @@ def said(state: State) -> str:
     message = state["messages"][-1]
     assert isinstance(message, AIMessage)
     return message.text
+
+
+both = pytest.mark.parametrize("mode", MODES)
+first_or_last = pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+
+
+def in_any_order(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Ours before the other one and after it, sync and async."""
+    ordered: Callable[..., Any] = both(first_or_last(test))
+    return ordered
+
+
+def books(state: dict[str, Any], bench: Bench, **more: float) -> None:
+    assert ledger_of(state) == pytest.approx({**bench.billed, **more})
+
+
+def charges_of(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [c for turn in state["turns"].values() for c in turn["charges"].values() if c["tool"] == name]

@@ -71,6 +71,8 @@ def test_the_wheel_holds_the_package_data(wheel: Path) -> None:
     assert {f"orchestra_graph/catalogs/{path.name}" for path in (PACKAGE / "catalogs").glob("*.toml")} <= names
     assert {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")} <= names
     assert {f"orchestra_graph/report/assets/{path.name}" for path in (PACKAGE / "report" / "assets").iterdir()} <= names
+    recipes = ROOT / "training" / "orchestra_training" / "recipes"
+    assert {f"orchestra_training/recipes/{path.name}" for path in recipes.iterdir()} <= names
     assert not [name for name in names if name.startswith(("tests/", "examples/")) or "__pycache__" in name]
 
 

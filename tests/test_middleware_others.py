@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.agents.middleware import (
-    AgentMiddleware,
     ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
     ModelCallLimitMiddleware,
@@ -20,46 +17,30 @@ from langchain.agents.middleware import (
     ToolCallLimitMiddleware,
     ToolRetryMiddleware,
 )
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
 from orchestra_graph.catalog import Catalog, Price, ToolSpec
-from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.expert import Expert
-from orchestra_graph.tools.subgraph import Subgraph
 from tests.agents import (
-    MODES,
-    PRICES,
     SEARCH,
     Bench,
     Mode,
     Model,
+    books,
+    both,
     catalog,
+    charges_of,
     cost,
     decisions,
-    ledger_of,
+    in_any_order,
     run,
     said,
-    search,
 )
 from tests.agents import searches as reached
-
-both = pytest.mark.parametrize("mode", MODES)
-first_or_last = pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-
-
-def in_any_order(test: Callable[..., Any]) -> Callable[..., Any]:
-    """Ours before the other one and after it, sync and async."""
-    ordered: Callable[..., Any] = both(first_or_last(test))
-    return ordered
-
-
-def books(state: dict[str, Any], bench: Bench, **more: float) -> None:
-    assert ledger_of(state) == pytest.approx({**bench.billed, **more})
-
 
 # Models.
 
@@ -107,7 +88,7 @@ def test_every_try_of_a_retry_is_billed(first: bool, mode: Mode) -> None:
     assert bench.models["small"].books.requests == 3
     assert bench.router.books.requests == 1
     statuses = [
-        charge["status"] for charge in _charges(state, "small") if "input_tokens" in charge or "error" in charge
+        charge["status"] for charge in charges_of(state, "small") if "input_tokens" in charge or "error" in charge
     ]
     assert sorted(statuses)[-3:].count("paid") == 1
     assert "uncertain" in statuses
@@ -187,7 +168,7 @@ def test_every_try_of_a_tool_is_billed(first: bool, mode: Mode) -> None:
     )
     state = run(bench.agent(retry, first=first, catalog=lines, build={"tools": [flaky]}), mode)
     books(state, bench, flaky=0.5)
-    assert [charge["status"] for charge in _charges(state, "flaky")] == ["uncertain", "uncertain", "paid"]
+    assert [charge["status"] for charge in charges_of(state, "flaky")] == ["uncertain", "uncertain", "paid"]
     assert state["ledger"]["tools"]["flaky"]["uncertain_dollars"] == pytest.approx(1.0)
     assert state["ledger"]["tools"]["flaky"]["calls"] == 1
 
@@ -295,213 +276,4 @@ def test_a_tool_that_asks_a_person_is_taken_up_again(mode: Mode) -> None:
     run(agent, mode, config=config)
     state = run(agent, mode, Command(resume="that one"), config)
     books(state, bench, search=SEARCH)
-    assert [charge["status"] for charge in _charges(state, "search")] == ["failed", "paid"]
-
-
-# Middleware of one's own that asks a model, wherever it may.
-
-
-class Standing(AgentMiddleware[Any, Any, Any]):
-    """Answers with a call of its own when all has failed."""
-
-    def wrap_model_call(self, request: Any, handler: Any) -> Any:
-        try:
-            return handler(request)
-        except Exception:
-            return self._reply()
-
-    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
-        try:
-            return await handler(request)
-        except Exception:
-            return self._reply()
-
-    def _reply(self) -> AIMessage:
-        return AIMessage("", tool_calls=[{"name": "search", "args": {"query": "own"}, "id": "own"}])
-
-
-@both
-def test_a_call_that_nobody_was_asked_for_is_a_turn_of_its_own(mode: Mode) -> None:
-    bench = Bench("small", "large", small=["lost"])
-    state = run(bench.agent(Standing(), first=False), mode)
-    books(state, bench, search=SEARCH)
-    assert decisions(state) == [("router", ["small"]), ("expert", ["search"]), ("router", ["large"])]
-    assert state["ledger"]["tools"]["small"]["uncertain_dollars"] >= cost("small")
-    keys = [key for turn in state["turns"].values() for key in turn["charges"]]
-    assert len(keys) == len(set(keys))
-
-
-class Twice(AgentMiddleware[Any, Any, Any]):
-    """Does everything twice, and takes the second result."""
-
-    def wrap_model_call(self, request: Any, handler: Any) -> Any:
-        handler(request)
-        return handler(request)
-
-    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
-        await handler(request)
-        return await handler(request)
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        handler(request)
-        return handler(request)
-
-    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
-        await handler(request)
-        return await handler(request)
-
-
-@in_any_order
-def test_what_is_done_twice_is_billed_twice(first: bool, mode: Mode) -> None:
-    bench = Bench("small", steps=1)
-    state = run(bench.agent(Twice(), first=first), mode)
-    books(state, bench, search=2 * SEARCH)
-    assert (bench.router.books.requests, bench.models["small"].books.requests) == (2, 4)
-
-
-class Asking(AgentMiddleware[Any, Any, Any]):
-    """Asks a model in one of the hooks."""
-
-    def __init__(self, hook: str, model: Model) -> None:
-        super().__init__()
-        self.tools = []
-        self.hook = hook
-        self.model = model
-
-    def _sync(self, hook: str) -> None:
-        if hook == self.hook:
-            self.model.invoke("Is that so?")
-
-    async def _async(self, hook: str) -> None:
-        if hook == self.hook:
-            await self.model.ainvoke("Is that so?")
-
-    def before_agent(self, state: Any, runtime: Any) -> None:
-        self._sync("before_agent")
-
-    async def abefore_agent(self, state: Any, runtime: Any) -> None:
-        await self._async("before_agent")
-
-    def before_model(self, state: Any, runtime: Any) -> None:
-        self._sync("before_model")
-
-    async def abefore_model(self, state: Any, runtime: Any) -> None:
-        await self._async("before_model")
-
-    def after_model(self, state: Any, runtime: Any) -> None:
-        self._sync("after_model")
-
-    async def aafter_model(self, state: Any, runtime: Any) -> None:
-        await self._async("after_model")
-
-    def after_agent(self, state: Any, runtime: Any) -> None:
-        self._sync("after_agent")
-
-    async def aafter_agent(self, state: Any, runtime: Any) -> None:
-        await self._async("after_agent")
-
-    def wrap_model_call(self, request: Any, handler: Any) -> Any:
-        self._sync("wrap_model_call")
-        return handler(request)
-
-    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
-        await self._async("wrap_model_call")
-        return await handler(request)
-
-    def wrap_tool_call(self, request: Any, handler: Any) -> Any:
-        self._sync("wrap_tool_call")
-        return handler(request)
-
-    async def awrap_tool_call(self, request: Any, handler: Any) -> Any:
-        await self._async("wrap_tool_call")
-        return await handler(request)
-
-
-HOOKS = (
-    "before_agent",
-    "before_model",
-    "after_model",
-    "after_agent",
-    "wrap_model_call",
-    "wrap_tool_call",
-)
-
-
-@in_any_order
-@pytest.mark.parametrize("hook", HOOKS)
-def test_whatever_asks_a_model_is_billed_for_it(hook: str, first: bool, mode: Mode) -> None:
-    if hook == "after_agent" and not first:
-        pytest.skip("hooks after the agent run in reverse order: the books are closed by then")
-    bench = Bench("small", steps=1)
-    asked = Model(model="backup")
-    state = run(bench.agent(Asking(hook, asked), first=first), mode)
-    assert asked.books.answered == (2 if hook in ("before_model", "after_model", "wrap_model_call") else 1)
-    books(state, bench, search=SEARCH, backup=asked.books.answered * cost("backup"))
-
-
-@in_any_order
-def test_a_request_of_others_that_fails_is_billed_as_far_as_it_may_cost(first: bool, mode: Mode) -> None:
-    class Lenient(Asking):
-        def before_model(self, state: Any, runtime: Any) -> None:
-            with pytest.raises(Exception, match="reset"):
-                self._sync("before_model")
-
-        async def abefore_model(self, state: Any, runtime: Any) -> None:
-            with pytest.raises(Exception, match="reset"):
-                await self._async("before_model")
-
-    bench = Bench("small")
-    asked = Model(model="backup", script=["lost"])
-    state = run(bench.agent(Lenient("before_model", asked), first=first), mode)
-    books(state, bench)
-    assert state["ledger"]["tools"]["backup"]["uncertain_dollars"] >= cost("backup")
-
-
-@first_or_last
-async def test_inside_an_orchestrator_a_summary_is_counted_once(first: bool) -> None:
-    bench = Bench("large", steps=2)
-    bench.models["large"].forgets = True
-    writer = Model(model="small")
-    summary = SummarizationMiddleware(writer, trigger=("messages", 3), keep=("messages", 2))
-    agent = bench.agent(summary, first=first)
-    line = Expert(Model(model="small"), name="small", price=PRICES["small"])
-    outer = create_orchestrator(
-        ScriptedRouter([("agent", {"request": "q"})]), [Subgraph(agent, name="agent", terminal=True), line]
-    )
-    state = await outer.compile().ainvoke({"messages": [HumanMessage("q")]})
-    searched = state["ledger"]["tools"]["agent/search"]["dollars"]
-    dollars = sum(bench.billed.values()) + writer.books.answered * cost("small") + searched
-    assert writer.books.answered >= 1
-    assert state["ledger"]["dollars"] == pytest.approx(dollars, abs=1e-12)
-
-
-async def test_agents_in_one_run_have_their_own_requests_only() -> None:
-    benches = [Bench("small", steps=1), Bench("large", steps=1)]
-    writers = [Model(model="backup") for _ in benches]
-    agents = [b.agent(Asking("before_model", w)) for b, w in zip(benches, writers, strict=True)]
-    states: list[dict[str, Any]] = []
-
-    @tool
-    async def ask(query: str) -> str:
-        """Ask both agents."""
-        for agent in agents:
-            states.append(await agent.ainvoke({"messages": [HumanMessage(query)]}))
-        return "asked"
-
-    model = ScriptedRouter([("ask", {"query": "q"}), "done"])
-    outer = create_agent(model, [ask])
-    await outer.ainvoke({"messages": [HumanMessage("q")]})
-    for state, bench in zip(states, benches, strict=True):
-        books(state, bench, search=SEARCH, backup=2 * cost("backup"))
-
-
-def test_messages_of_others_stay_as_they_are() -> None:
-    bench = Bench("small", steps=1)
-    state = run(bench.agent(ModelCallLimitMiddleware(run_limit=9)), "sync")
-    kinds = [type(message) for message in state["messages"]]
-    assert kinds == [HumanMessage, AIMessage, ToolMessage, AIMessage]
-    assert search.name in [message.name for message in state["messages"]]
-
-
-def _charges(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [c for turn in state["turns"].values() for c in turn["charges"].values() if c["tool"] == name]
+    assert [charge["status"] for charge in charges_of(state, "search")] == ["failed", "paid"]

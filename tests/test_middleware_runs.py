@@ -1,0 +1,141 @@
+"""A run of an agent with the middleware: its log, its books, its budget, and another process that takes it up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from orchestra_graph.runlog.log import RunLog
+from tests.agents import SEARCH, Bench, Mode, both, cost, decisions, ledger_of, run
+from tests.runs import read
+
+
+@both
+def test_the_log_holds_the_run(mode: Mode, tmp_path: Path) -> None:
+    bench = Bench("small", "large", steps=1)
+    state = run(bench.agent(run_log=RunLog(tmp_path / "runs.jsonl")), mode, context={"task": {"id": "t1"}})
+    [logged], _ = read(tmp_path / "runs.jsonl")
+    assert logged.turns == list(state["turns"].values())
+    assert logged.totals == state["ledger"]
+    assert (logged.answer, logged.stopped_by, logged.task.id) == ("answer of large", "answer", "t1")
+    assert logged.protocol == "conversation"
+    assert list((tmp_path / "runs.jsonl.spool").glob("*.jsonl")) == []
+
+
+@both
+def test_a_second_question_on_the_thread_starts_at_zero(mode: Mode) -> None:
+    bench = Bench("small", steps=1)
+    agent = bench.agent(build={"checkpointer": InMemorySaver()})
+    config = {"configurable": {"thread_id": "1"}}
+    run(agent, mode, config=config)
+    state = run(agent, mode, "And now?", config)
+    assert decisions(state) == [("router", ["small"])]
+    assert ledger_of(state) == {"router": cost("router"), "small": cost("small")}
+    assert [message.text for message in bench.router.seen[-1][1:]] == ["How many?", "answer of small", "And now?"]
+
+
+@both
+def test_the_state_is_plain_json(mode: Mode) -> None:
+    bench = Bench("small", steps=1)
+    agent = bench.agent(build={"checkpointer": InMemorySaver()})
+    config = {"configurable": {"thread_id": "1"}}
+    run(agent, mode, config=config)
+    values = agent.get_state(config).values
+    plain = {key: values[key] for key in ("run", "turns", "ledger", "stopped_by")}
+    assert json.loads(json.dumps(plain)) == plain
+    assert all(json.dumps(message.response_metadata) for message in values["messages"])
+
+
+def test_the_input_is_as_it_was_and_the_output_has_the_books() -> None:
+    agent = Bench().agent()
+    assert set(agent.get_input_jsonschema()["properties"]) == {"messages"}
+    output = set(agent.get_output_jsonschema()["properties"])
+    assert output == {"messages", "structured_response", "turns", "ledger", "stopped_by"}
+
+
+@dataclass
+class Context:
+    """A context of the user's own."""
+
+    user: str
+    budget: dict[str, Any]
+
+
+@both
+@pytest.mark.parametrize("given", [Context("u", {"turns": 1}), {"user": "u", "budget": {"turns": 1}}])
+def test_a_run_is_given_its_budget_by_the_agents_context(given: Any, mode: Mode) -> None:
+    bench = Bench("large", steps=1)
+    state = run(bench.agent(), mode, context=given)
+    assert state["stopped_by"] == "turns"
+
+
+async def test_concurrent_runs_have_a_ledger_each() -> None:
+    bench = Bench("small", steps=2)
+    agent = bench.agent()
+    states = await asyncio.gather(*(agent.ainvoke({"messages": [HumanMessage(f"q{n}")]}) for n in range(30)))
+    each = {"router": 3 * cost("router"), "small": 3 * cost("small"), "search": 2 * SEARCH}
+    assert all(ledger_of(state) == pytest.approx(each) for state in states)
+    assert sum(bench.billed.values()) == pytest.approx(30 * (each["router"] + each["small"]))
+
+
+def test_concurrent_threads_have_a_ledger_each() -> None:
+    bench = Bench("small", steps=2)
+    agent = bench.agent()
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(lambda n: run(agent, "sync", f"q{n}"), range(16)))
+    each = {"router": 3 * cost("router"), "small": 3 * cost("small"), "search": 2 * SEARCH}
+    assert all(ledger_of(state) == pytest.approx(each) for state in states)
+
+
+async def test_what_happens_is_streamed_and_the_router_is_not_heard() -> None:
+    bench = Bench("small", steps=1)
+    agent = bench.agent()
+    given = {"messages": [HumanMessage("q")]}
+    events = [event async for event in agent.astream(given, stream_mode="custom") if event["type"] != "charge"]
+    kinds = [event["type"] for event in events]
+    assert kinds == ["decision", "outcome", "decision", "outcome", "decision", "outcome", "answer"]
+    charged = sum(charge["dollars"] for event in events[:-1] for charge in event["charges"].values())
+    assert charged == pytest.approx(events[-1]["ledger"]["dollars"])
+    heard = [message.text async for message, _ in agent.astream(given, stream_mode="messages")]
+    assert "answer of small" in heard
+    assert "because" not in heard
+
+
+def test_a_synchronous_stream_tells_the_same() -> None:
+    agent = Bench("small", steps=1).agent()
+    events = list(agent.stream({"messages": [HumanMessage("q")]}, stream_mode="custom"))
+    assert [event["type"] for event in events].count("outcome") == 3
+
+
+# Another process takes a run up.
+
+
+@both
+def test_another_process_finds_in_the_log_what_was_paid(mode: Mode, tmp_path: Path) -> None:
+    saver, log = InMemorySaver(), RunLog(tmp_path / "runs.jsonl")
+    bench = Bench("small", small=["lost"])
+    config = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(Exception, match="reset"):
+        run(bench.agent(run_log=log, build={"checkpointer": saver}), mode, config=config)
+    later = bench.agent(run_log=RunLog(tmp_path / "runs.jsonl"), build={"checkpointer": saver})
+    state = run(later, mode, None, config)
+    assert ledger_of(state) == pytest.approx(bench.billed)
+    assert bench.router.books.answered == 2
+    assert state["ledger"]["tools"]["small"]["uncertain_dollars"] >= cost("small")
+
+
+@both
+def test_another_process_finds_in_the_result_what_the_tool_cost(mode: Mode) -> None:
+    saver, bench = InMemorySaver(), Bench("small", steps=1)
+    config = {"configurable": {"thread_id": "1"}}
+    run(bench.agent(build={"checkpointer": saver, "interrupt_after": ["tools"]}), mode, config=config)
+    state = run(bench.agent(build={"checkpointer": saver}), mode, None, config)
+    assert ledger_of(state) == pytest.approx({**bench.billed, "search": SEARCH})
