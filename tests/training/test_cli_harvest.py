@@ -8,10 +8,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from orchestra_training.evaluate.score import write_reference
 
 from orchestra_graph import RunLog
+from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Verdict
 from tests.commands import Orchestra
 from tests.commands import orchestra as orchestra
@@ -40,6 +42,20 @@ def test_a_folder_of_logs_becomes_train_and_test(orchestra: Orchestra, tmp_path:
     assert (told["runs"], told["skipped"], told["fidelity"]) == (20, {"torn": 1}, {"text": 20})
 
 
+def test_a_catalog_of_which_only_the_hash_is_stated_comes_from_a_run_log(orchestra: Orchestra, tmp_path: Path) -> None:
+    write(RunLog(tmp_path / "runs.jsonl"), "a", fields(1))
+    with (tmp_path / "bare.jsonl").open("wb") as bare:
+        for line in (tmp_path / "runs.jsonl").read_bytes().splitlines():
+            bare.write(
+                orjson.dumps({key: value for key, value in orjson.loads(line).items() if key != "catalog"}) + b"\n"
+            )
+    told = "catalog not known: 1 run, of which no tokens can be rendered; fix: --catalogs RUNS.jsonl"
+    assert told in orchestra("harvest", "--from", "bare.jsonl", "--to", "without").out
+    done = orchestra("harvest", "--from", "bare.jsonl", "--to", "data", "--catalogs", "runs.jsonl")
+    assert done.code == 0 and "catalog not known" not in done.out
+    assert runs_of(tmp_path / "data")["a"].catalog == next(read_runs(tmp_path / "runs.jsonl")).catalog is not None
+
+
 def test_texts_are_redacted_by_a_function_that_is_named(orchestra: Orchestra, tmp_path: Path) -> None:
     write(RunLog(tmp_path / "runs.jsonl"), "a", fields(answer="the key is sk-abcdefgh12345678"))
     redact = "orchestra_graph.redact:hide_secrets"
@@ -53,6 +69,7 @@ def test_texts_are_redacted_by_a_function_that_is_named(orchestra: Orchestra, tm
         (("--from", "nowhere"), "error: --from nowhere: no such file or folder; expected a folder of run logs"),
         (("--from", "notes.txt"), "error: --from notes.txt: not known what it holds; expected a folder of run logs"),
         (("--from", "other.sqlite"), "error: other.sqlite: no such table: checkpoints; expected checkpoints"),
+        (("--from", "runs.jsonl", "--catalogs", "none.jsonl"), "error: none.jsonl: "),
         (("--from", "runs.jsonl", "--redact", "nothing"), "error: --redact nothing: expected MODULE:FUNCTION"),
         (("--from", "runs.jsonl", "--redact", "os:nothing"), "error: --redact os:nothing: module 'os' has no"),
         (("--from", "runs.jsonl", "--from", "runs.jsonl"), "error: sources = ['runs.jsonl', 'runs.jsonl']; expected"),

@@ -17,17 +17,23 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
+from orchestra_training.harvest.catalogs import catalogs_of
 from orchestra_training.harvest.checkpoints import PAGE, PostgresSource, SqliteSource
+from orchestra_training.harvest.gather import NO_CATALOG, TRAIN, harvest
 from orchestra_training.harvest.source import SourceReport
+from orchestra_training.render import Renderer
 
 from orchestra_graph import Expert, Price, RunLog, add_router, create_orchestrator
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.subgraph import Subgraph
 from tests.integration.postgres import postgres
 from tests.training.runs import VersionedRouter
+from tests.training.test_render import TOKENIZER, tokenizer_of
 
 
 @contextmanager
@@ -100,6 +106,25 @@ def test_every_run_of_every_thread_comes_back_from_sqlite(tmp_path: Path) -> Non
     again, report = read(SqliteSource(path), {first})
     assert again.keys() == live.keys() - {first}
     assert report.known == 1
+
+
+def test_a_run_log_of_the_same_graph_gives_the_catalog_that_rows_are_rendered_with(tmp_path: Path) -> None:
+    log, path = RunLog(tmp_path / "runs.jsonl"), tmp_path / "checkpoints.sqlite"
+    with sqlite_saver(path) as saver:
+        graph = orchestrator(log, saver)
+        for thread in ("one", "two"):
+            ask(graph, thread, id=thread)
+    first, *_ = read_runs(log.path)
+    one = RunLog(tmp_path / "one.jsonl")
+    one.path.write_bytes(log.path.read_bytes().splitlines(keepends=True)[0])
+    tokenizer = tokenizer_of(TOKENIZER, TEMPLATE.read_text(encoding="utf-8"), eos_token="<|im_end|>")
+    renderer = Renderer(tokenizer, ConversationProtocol(), name="chat")
+    for folder, catalogs, known in (("without", {}, 0), ("with", catalogs_of([one.path]), 2)):
+        report = harvest([SqliteSource(path)], tmp_path / folder, test_share=0, catalogs=catalogs)
+        assert report.sources[0].noted[NO_CATALOG] == 2 - known
+        runs = list(read_runs(tmp_path / folder / TRAIN))
+        assert [run.catalog for run in runs] == ([first.catalog] * 2 if known else [None] * 2)
+        assert all(bool(renderer.render(run).captures) == bool(known) for run in runs)
 
 
 def test_runs_of_checkpoints_are_grouped_by_the_version_of_their_policy_as_those_of_the_log(tmp_path: Path) -> None:

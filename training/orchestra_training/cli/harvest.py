@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from orchestra_graph.catalog import Catalog
 from orchestra_graph.cli.terminal import console, counted, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError
-from orchestra_training.harvest.gather import TEST_SHARE, harvest
+from orchestra_training.harvest.catalogs import catalogs_of
+from orchestra_training.harvest.gather import NO_CATALOG, TEST_SHARE, harvest
 from orchestra_training.harvest.redaction import Redact
 from orchestra_training.harvest.report import HarvestReport
 from orchestra_training.harvest.source import Source, SourceReport
@@ -33,6 +35,14 @@ def harvest_command(
     redact: Annotated[
         str | None,
         typer.Option(help="MODULE:FUNCTION that takes personal data out of a text.", show_default=False),
+    ] = None,
+    catalogs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Run log of the same graph: runs of traces and checkpoints, which state only the hash of their "
+            "catalog, are given it; may be given again.",
+            show_default=False,
+        ),
     ] = None,
     filter: Annotated[str | None, typer.Option(help="LangSmith: filter expression for roots of traces.")] = None,
     since: Annotated[datetime | None, typer.Option(help="LangSmith: traces that began then or later, UTC.")] = None,
@@ -51,7 +61,7 @@ def harvest_command(
     wanted = Wanted(filter=filter, since=_utc(since), until=_utc(until), feedback=feedback)
     found = open_sources(sources, wanted)
     taking_out = None if redact is None else _function(redact)
-    report = _harvest(output, found, to, test_share, taking_out)
+    report = _harvest(output, found, to, test_share, taking_out, catalogs_of(catalogs or ()))
     if as_json:
         print_json(report.to_json())
     else:
@@ -59,7 +69,12 @@ def harvest_command(
 
 
 def _harvest(
-    output: Console, sources: list[Source], to: Path, test_share: float, redact: Redact | None
+    output: Console,
+    sources: list[Source],
+    to: Path,
+    test_share: float,
+    redact: Redact | None,
+    catalogs: Mapping[str, Catalog],
 ) -> HarvestReport:
     columns = (
         SpinnerColumn(),
@@ -75,7 +90,7 @@ def _harvest(
         def on_run(report: SourceReport) -> None:
             progress.update(bars[report.name], completed=report.runs + report.known, total=report.expected)
 
-        return harvest(sources, to, test_share=test_share, redact=redact, on_run=on_run)
+        return harvest(sources, to, test_share=test_share, redact=redact, catalogs=catalogs, on_run=on_run)
 
 
 def _show(output: Console, report: HarvestReport, to: Path) -> None:
@@ -97,6 +112,12 @@ def _show(output: Console, report: HarvestReport, to: Path) -> None:
         output.print(f"not exact: {_kinds(report.shortfalls)}")
     if report.clock_skew:
         output.print(f"ended before they started: {counted(report.clock_skew, 'run')}")
+    if without := sum(source.noted[NO_CATALOG] for source in report.sources):
+        output.print(
+            f"catalog not known: {counted(without, 'run')}, of which no tokens can be rendered; "
+            "fix: --catalogs RUNS.jsonl, a run log of the same graph",
+            soft_wrap=True,
+        )
     errors = console(stderr=True)
     for problem in [problem for source in report.sources for problem in source.problems]:
         errors.print(Text.assemble(("skipped or odd: ", "yellow"), plain(problem)), soft_wrap=True)

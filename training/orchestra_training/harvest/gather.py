@@ -13,13 +13,15 @@ import fcntl
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
+from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_training.harvest.fidelity import Stated, fidelity
 from orchestra_training.harvest.output import Entry, Output, Provenance, judged
@@ -34,6 +36,9 @@ TEST: Final = "test.jsonl.zst"
 TEST_SHARE: Final = 0.1
 """Part of the tasks that test, unless told otherwise."""
 
+NO_CATALOG: Final = "no_catalog"
+"""Runs whose catalog is not known: no tokens can be rendered of them."""
+
 _REASON_CHARACTERS: Final = 300
 
 OnRun = Callable[[SourceReport], None]
@@ -46,6 +51,7 @@ def harvest(
     *,
     test_share: float = TEST_SHARE,
     redact: Redact | None = None,
+    catalogs: Mapping[str, Catalog] = MappingProxyType({}),
     on_run: OnRun = lambda report: None,
 ) -> HarvestReport:
     """Harvest sources into a folder.
@@ -55,6 +61,7 @@ def harvest(
         to: Made where it is not there; gets `train.jsonl.zst`, `test.jsonl.zst` and `harvest.json`.
         test_share: Part of the tasks, from 0 to 1, whose runs go into the test file.
         redact: Takes personal data out of a text.
+        catalogs: By their hashes, for runs that state only the hash of theirs: traces and checkpoints hold no more.
         on_run: For a progress bar.
 
     Raises:
@@ -67,10 +74,11 @@ def harvest(
     if len(set(names)) != len(names):
         raise ConfigError(f"sources = {names}; expected each once")
     options = {"sources": names, "test_share": test_share, "redact": None if redact is None else _name(redact)}
+    options["catalogs"] = sorted(catalogs)
     to.mkdir(parents=True, exist_ok=True)
     with _only_one(to):
         _begin(to / REPORT, options)
-        gathering = _Gathering(to, test_share, redact)
+        gathering = _Gathering(to, test_share, redact, catalogs)
         reports = [gathering.read(source, on_run) for source in sources]
         report = gathering.report(reports)
         _write(to / REPORT, {"state": "done", "options": options, **report.to_json()})
@@ -80,9 +88,10 @@ def harvest(
 class _Gathering:
     """A harvest under way."""
 
-    def __init__(self, to: Path, test_share: float, redact: Redact | None) -> None:
+    def __init__(self, to: Path, test_share: float, redact: Redact | None, catalogs: Mapping[str, Catalog]) -> None:
         self._share = test_share
         self._redact = redact
+        self._catalogs = catalogs
         self._train, self._test = Output(to / TRAIN, is_test=False), Output(to / TEST, is_test=True)
         self._entries: dict[str, Entry] = {**dict(self._train.restore()), **dict(self._test.restore())}
 
@@ -95,6 +104,7 @@ class _Gathering:
         return report
 
     def _take(self, found: Found, report: SourceReport) -> None:
+        found = self._completed(found, report)
         run = found.run
         task = task_hash(run.task)
         if task is None:
@@ -118,6 +128,16 @@ class _Gathering:
         else:
             report.noted["duplicates"] += 1
             self._entries[run.run_id] = self._merged(old, found, told)
+
+    def _completed(self, found: Found, report: SourceReport) -> Found:
+        """The run with the catalog whose hash it states."""
+        if found.run.catalog is not None:
+            return found
+        catalog = self._catalogs.get(found.run.catalog_hash or "")
+        if catalog is None:
+            report.noted[NO_CATALOG] += 1
+            return found
+        return Found(found.run.model_copy(update={"catalog": catalog}))
 
     def _redacted(self, found: Found, stated: Stated) -> tuple[Found, Stated]:
         clean = None if self._redact is None else redacted(found.run, self._redact)
