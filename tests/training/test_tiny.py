@@ -175,7 +175,7 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     stage.mkdir()
     history = [{"loss": 6.0}, {"loss": 0.25}, {"train_loss": 1.0, "train_runtime": 3.0}]
     (stage / "trainer_state.json").write_text(
-        json.dumps({"global_step": 1234, "train_batch_size": 64, "log_history": history})
+        json.dumps({"global_step": 1234, "epoch": 1.9744, "log_history": history})
     )
     bounded = {"value": 0.91, "low": 0.9, "high": 0.92}
     names = ("success", "utility", "dollars", "seconds", "turns", "priciest_share", "malformed_share")
@@ -193,7 +193,7 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     main(tiny_folder(), evaluation=[evaluation], stage=[stage], prepared=tmp_path, to=tmp_path / "published")
     card = (tmp_path / "published" / "README.md").read_text()
     assert "- demonstrations: 2,000 runs, which gave 40,000 lessons, 25% of them `take`\n" in card
-    assert "- `my-sft`: 1,234 steps of 64 lessons, loss 6 -> 0.25\n" in card
+    assert "- `my-sft`: 1,234 steps, 78,976 lessons read, loss 6 -> 0.25\n" in card
     assert "### unseen, 77 tasks" in card
     assert "| tiny | 0.910 [0.900, 0.920] |" in card
     assert "with three training seeds; measured here: 2." in card

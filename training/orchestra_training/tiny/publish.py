@@ -91,14 +91,18 @@ def stage_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} is not there; expected the output folder of orchestra train")
     state = json.loads(path.read_text(encoding="utf-8"))
-    sizes = {"steps": state["global_step"], "batch": state["train_batch_size"]}
-    return {"name": folder.name, **sizes, "log": state["log_history"]}
+    return {"name": folder.name, "steps": state["global_step"], "epochs": state["epoch"], "log": state["log_history"]}
 
 
-def told(stage: Mapping[str, Any]) -> str:
-    """One line on a stage: its steps, and the first and last value of each figure that tells how it went."""
+def told(stage: Mapping[str, Any], lessons: int) -> str:
+    """One line on a stage: its steps, and the first and last value of each figure that tells how it went.
+
+    Args:
+        stage: From `stage_of`.
+        lessons: How many there are; an epoch reads each once.
+    """
     online = any("reward" in line for line in stage["log"])
-    parts = [f"{stage['steps']:,} steps" + ("" if online else f" of {stage['batch']} lessons")]
+    parts = [f"{stage['steps']:,} steps" + ("" if online else f", {stage['epochs'] * lessons:,.0f} lessons read")]
     for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups"):
         values = [line[name] for line in stage["log"] if name in line and "train_runtime" not in line]
         if values and not (online and name == "loss"):
@@ -154,7 +158,7 @@ def card(
         runs=prepared["runs"],
         lessons=prepared["lessons"],
         share=prepared["take"] / prepared["lessons"],
-        stages="\n".join(map(told, stages)),
+        stages="\n".join(told(stage, prepared["lessons"]) for stage in stages),
         reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
         seeds=min(len(one["routers"].get(TINY, {}).get("members", ())) for _, one in conditions),
         tables="\n\n".join(table(name, condition) for name, condition in conditions),
