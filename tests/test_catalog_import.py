@@ -20,7 +20,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.nemotron_functions import FUNCTIONS, fill, functions
 from orchestra_graph.protocols.nemotron_qa import NemotronQA, nemotron_catalog
 from tests.examples import examples
-from tests.test_nemotron_qa import TOKENIZER, situation
+from tests.qa_runs import TOKENIZER, situation
 
 HEADER = "Model | price per million input tokens | price per million output tokens | average latency"
 

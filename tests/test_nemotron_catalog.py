@@ -8,7 +8,7 @@ import pytest
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.nemotron_qa import FRAMES_LIMITS, NemotronQA, VariantName, nemotron_catalog
-from tests.test_nemotron_qa import TOKENIZER
+from tests.qa_runs import TOKENIZER
 
 CATALOG = nemotron_catalog()
 

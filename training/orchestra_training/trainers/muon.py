@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.optim import AdamW, Muon, Optimizer
 
 
@@ -34,20 +33,16 @@ class MuonAdamW(Optimizer):
         matrices = [weight for weight in trained if weight.ndim == 2 and id(weight) not in tables]
         embeddings = [weight for weight in trained if id(weight) in tables]
         vectors = [weight for weight in trained if weight.ndim != 2]
-        groups = [{"params": embeddings}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": embeddings}, {"params": vectors, "weight_decay": 0.0}]
         self._parts: tuple[Optimizer, ...] = (
             Muon(matrices, lr=muon_lr, weight_decay=weight_decay),
             AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay),
         )
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else closure()
         for part in self._parts:
             part.step()
         return loss
