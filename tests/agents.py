@@ -176,8 +176,10 @@ def in_any_order(test: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def books(state: dict[str, Any], bench: Bench, **more: float) -> None:
+    """What the ledger says is what the models billed, and nothing else."""
     assert ledger_of(state) == pytest.approx({**bench.billed, **more})
 
 
 def charges_of(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Of one tool, in all turns."""
     return [c for turn in state["turns"].values() for c in turn["charges"].values() if c["tool"] == name]

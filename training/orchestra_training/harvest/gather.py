@@ -74,7 +74,6 @@ def harvest(
     if len(set(names)) != len(names):
         raise ConfigError(f"sources = {names}; expected each once")
     options = {"sources": names, "test_share": test_share, "redact": None if redact is None else _name(redact)}
-    options["catalogs"] = sorted(catalogs)
     to.mkdir(parents=True, exist_ok=True)
     with _only_one(to):
         _begin(to / REPORT, options)

@@ -29,7 +29,11 @@ class MuonAdamW(Optimizer):
         self, model: Any, *, muon_lr: float, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
     ) -> None:
         trained = [weight for weight in model.parameters() if weight.requires_grad]
-        tables = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
+        tables = {
+            id(part.weight)
+            for part in (model.get_input_embeddings(), model.get_output_embeddings())
+            if part is not None
+        }
         matrices = [weight for weight in trained if weight.ndim == 2 and id(weight) not in tables]
         embeddings = [weight for weight in trained if id(weight) in tables]
         vectors = [weight for weight in trained if weight.ndim != 2]

@@ -16,7 +16,6 @@ A wrong recipe gives one error that names every problem with its line. Paths are
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -174,9 +173,9 @@ def find_recipe(named: str) -> Path:
         return path
     known = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
     if named not in known:
-        near = difflib.get_close_matches(named, known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise ConfigError(f"--recipe {named}: no such file, and the package has {', '.join(known)}{hint}")
+        raise ConfigError(
+            f"--recipe {named}: no such file; expected one, or a recipe of the package: {', '.join(known)}"
+        )
     return known[named]
 
 
