@@ -78,6 +78,7 @@ def test_runs_without_tokens_are_rendered(orchestra: Any, model: Path, tmp_path:
     log = log_of(tmp_path / "runs.jsonl", run(catalog=CATALOG.json_data))
     code, _, err = orchestra("data", "build", "sft", "--from", log, "--to", tmp_path / "sft")
     assert code == 1 and err.startswith("error: nothing for sft in") and "1 fidelity: text" in err
+    assert "fix: name a tokenizer to render it with (--tokenizer MODEL)" in err
     code, out, err = orchestra("data", "build", "sft", "--from", log, "--to", tmp_path / "sft", "--tokenizer", model)
     assert code == 0, err
     assert "fidelity: 1 rendered" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf, isinf
@@ -15,7 +16,7 @@ from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.datasets import kinds
 from orchestra_training.datasets.card import NAME, card
 from orchestra_training.datasets.facts import of_examples, read_facts, told
-from orchestra_training.datasets.selection import Selection
+from orchestra_training.datasets.selection import Reports, Selection
 from orchestra_training.datasets.source import Logs, file_hash
 from orchestra_training.datasets.write import Kind, read, write
 from orchestra_training.filters import LEAST_SPREAD
@@ -102,7 +103,8 @@ def build(
         count = write(_examples(kind, _Watched(logs, watch), selection, options), kind, file)
         facts = _facts(kind, logs, selection, options, split, command, file, count)
         if not count:
-            raise ConfigError(f"nothing for {kind} in {', '.join(map(str, logs.paths))}: {_why(facts)}")
+            why = _why(selection.reports, facts["read"]["runs"])
+            raise ConfigError(f"nothing for {kind} in {', '.join(map(str, logs.paths))}: {why}")
         (part / NAME).write_text(card(facts), encoding="utf-8")
         if folder.exists():
             folder.rmdir()
@@ -176,10 +178,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and isinf(value) else value
 
 
-def _why(facts: dict[str, Any]) -> str:
-    """What was left out, most often first."""
-    left_out: dict[str, int] = {}
-    for stage in ("runs", "chosen", "turns"):
-        left_out |= facts[stage]["left_out"]
-    most = sorted(left_out.items(), key=lambda item: -item[1])
-    return "; ".join(f"{count} {reason}" for reason, count in most) or f"{facts['read']['runs']} runs read"
+def _why(reports: Reports, read: int) -> str:
+    """What was left out, most often first, and what was wrong with the first that fell to the foremost reason."""
+    dropped = [*reports.runs.dropped, *reports.chosen.dropped, *reports.turns.dropped]
+    most = Counter((one.fault.filter, one.fault.kind) for one in dropped).most_common()
+    if not most:
+        return f"{read} runs read"
+    first = next(one for one in dropped if one.fault[:2] == most[0][0])
+    reasons = "; ".join(f"{count} {filter}: {kind}" for (filter, kind), count in most)
+    return f"{reasons}; for example {first.id}: {first.fault.detail}"

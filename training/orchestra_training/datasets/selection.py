@@ -97,7 +97,7 @@ class Selection:
         if stated.fidelity != "exact" and self.needs == "exact":
             return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected exact")
         if stated.fidelity not in ("exact", "ids"):
-            fix = "fix: name a tokenizer to render it with"
+            fix = "fix: name a tokenizer to render it with (--tokenizer MODEL)"
             return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected ids or exact; {fix}")
         name = None if run.tokenizer is None else Path(run.tokenizer).name
         if not self._names:
