@@ -178,12 +178,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and isinf(value) else value
 
 
-def _why(reports: Reports, read: int) -> str:
+def _why(reports: Reports, runs: int) -> str:
     """What was left out, most often first, and what was wrong with the first that fell to the foremost reason."""
     dropped = [*reports.runs.dropped, *reports.chosen.dropped, *reports.turns.dropped]
     most = Counter((one.fault.filter, one.fault.kind) for one in dropped).most_common()
     if not most:
-        return f"{read} runs read"
+        return f"{runs} runs read"
     first = next(one for one in dropped if one.fault[:2] == most[0][0])
     reasons = "; ".join(f"{count} {filter}: {kind}" for (filter, kind), count in most)
     return f"{reasons}; for example {first.id}: {first.fault.detail}"

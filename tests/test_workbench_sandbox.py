@@ -9,7 +9,7 @@ import pytest
 
 from orchestra_graph.errors import ToolError
 from orchestra_graph.tools.sandbox import Execution, Sandbox, Subprocess
-from orchestra_graph.workbench.world import REMEMBERED, Remembered
+from orchestra_graph.workbench.sandbox import REMEMBERED, Remembered
 
 
 @dataclass
@@ -49,6 +49,14 @@ async def test_what_was_stopped_runs_again() -> None:
     code = "import time; time.sleep(0.5); print('done')"
     assert (await sandbox.run(code, timeout=0.1)).timed_out
     assert (await sandbox.run(code)).stdout == "done\n" and counting.asked == [code, code]
+
+
+async def test_what_was_killed_runs_again() -> None:
+    counting = Counting()
+    sandbox = Remembered(counting)
+    code = "import os; os.kill(os.getpid(), 9)"
+    assert [(await sandbox.run(code)).exit_code for _ in range(2)] == [137, 137]
+    assert counting.asked == [code, code]
 
 
 async def test_who_is_cancelled_leaves_the_others_their_execution() -> None:
