@@ -51,6 +51,25 @@ def test_several_processes_write_at_once(path: Path) -> None:
     assert spools(path) == []
 
 
+def test_who_wrote_in_a_run_that_others_ended_does_not_write_into_the_next_one(path: Path) -> None:
+    """Two workers take turns at a run; each `RunLog` stands for a process."""
+
+    def attempt(key: str) -> dict[str, object]:
+        return {"kind": "attempt", "key": key, "tool": "t", "upper": 1.0}
+
+    first, second = RunLog(path), RunLog(path)
+    first.journal("r", attempt("r-0-0#0"))
+    second.journal("r", attempt("r-0-0#1"))
+    first.finish("r", trajectory())
+    first.journal("next", attempt("next-0-0#0"))  # in the file that was the run's
+    second.journal("r", attempt("r-0-0#2"))
+    assert list(first.take_up("next")) == ["next-0-0#0"]
+    assert list(RunLog(path).take_up("r")) == ["r-0-0#2"]
+    second.finish("r", trajectory())
+    first.finish("next", trajectory())
+    assert spools(path) == []
+
+
 WRITER = """
 import sys
 from orchestra_graph.runlog.log import RunLog

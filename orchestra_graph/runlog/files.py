@@ -77,8 +77,6 @@ class Appender(Forkable):
         self._lock = threading.Lock()  # threads share the descriptor, so `flock` does not keep them apart
         self._compressor = _compressor()
         self._descriptor: int | None = None
-        self._opened: tuple[int, int] | None = None
-        """Device and inode of the open file."""
 
     def __del__(self) -> None:
         self._close()
@@ -112,15 +110,10 @@ class Appender(Forkable):
     def _current(self) -> int:
         """Descriptor of the file that has the path now."""
         if self._descriptor is not None:
-            try:
-                found = _identity(os.stat(self.path))
-            except FileNotFoundError:
-                found = None
-            if found == self._opened:
+            if is_at(self._descriptor, self.path):
                 return self._descriptor
             self._close()
         descriptor = self._descriptor = open_to_append(self.path, os.O_RDWR)
-        self._opened = _identity(os.fstat(descriptor))
         return descriptor
 
     def _close(self) -> None:
@@ -129,8 +122,13 @@ class Appender(Forkable):
             self._descriptor = None
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
+def is_at(descriptor: int, path: Path | str) -> bool:
+    """Whether an open file is the one that the path leads to now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 def open_to_append(path: Path | str, mode: int = os.O_WRONLY) -> int:

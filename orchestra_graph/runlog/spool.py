@@ -28,7 +28,7 @@ from typing import Any
 from uuid import uuid4
 
 from orchestra_graph.runlog.encoding import dump, load
-from orchestra_graph.runlog.files import Forkable, open_to_append, write_all
+from orchestra_graph.runlog.files import Forkable, is_at, open_to_append, write_all
 
 SPARE = ".spare"
 """Suffix of the names under which processes keep files for their next runs."""
@@ -107,6 +107,10 @@ class Spool(Forkable):
     def _write(self, run_id: str, line: bytes) -> None:
         """Write what was held of a run, and a line."""
         descriptor = self._open.get(run_id)
+        if descriptor is not None and not is_at(descriptor, _file(self.folder, run_id)):
+            # Another process has ended the run, and the file may be another run's by now.
+            self._recycle(self._open.pop(run_id))
+            descriptor = None
         if descriptor is None:
             descriptor = self._take(run_id)
         write_all(descriptor, self._held.pop(run_id, b"") + line)
