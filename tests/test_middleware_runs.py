@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain.agents.middleware import AgentMiddleware, hook_config
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from orchestra_graph.runlog.log import RunLog
-from tests.agents import SEARCH, Bench, Mode, both, cost, decisions, ledger_of, run
+from tests.agents import SEARCH, Bench, Mode, both, cost, decisions, ledger_of, run, said
 from tests.runs import read
 
 
@@ -139,3 +140,28 @@ def test_another_process_finds_in_the_result_what_the_tool_cost(mode: Mode) -> N
     run(bench.agent(build={"checkpointer": saver, "interrupt_after": ["tools"]}), mode, config=config)
     state = run(bench.agent(build={"checkpointer": saver}), mode, None, config)
     assert ledger_of(state) == pytest.approx({**bench.billed, "search": SEARCH})
+
+
+class Guard(AgentMiddleware[Any, Any, Any]):
+    """Lets no question through that has a word in it."""
+
+    @hook_config(can_jump_to=["end"])
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        if "bomb" not in state["messages"][-1].text:
+            return None
+        return {"messages": [AIMessage("I cannot.")], "jump_to": "end"}
+
+
+@both
+def test_a_question_that_another_middleware_turned_away_is_no_run(mode: Mode, tmp_path: Path) -> None:
+    log = tmp_path / "runs.jsonl"
+    bench = Bench("small")
+    agent = bench.agent(Guard(), first=False, run_log=RunLog(log), build={"checkpointer": InMemorySaver()})
+    config = {"configurable": {"thread_id": "1"}}
+    for question in ("A bomb?", "How many?", "A bomb?", "Another bomb?"):
+        state = run(agent, mode, question, config)
+        turned_away = "bomb" in question
+        assert said(state) == ("I cannot." if turned_away else "answer of small")
+        assert (state["ledger"] is None, state["turns"] == {}) == (turned_away, turned_away)
+    [logged], report = read(log)
+    assert (logged.task.question, logged.answer, report.lines) == ("How many?", "answer of small", 1)

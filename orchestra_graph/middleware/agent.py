@@ -56,7 +56,7 @@ from orchestra_graph.turns import StoppedBy, Turn, merge_turns
 class OrchestraState(AgentState[Any]):
     """What the middleware adds to the agent's state: nothing to its input, the books to its output."""
 
-    run: NotRequired[Annotated[RunHeader, PrivateStateAttr]]
+    run: NotRequired[Annotated[RunHeader | None, PrivateStateAttr]]
     turns: NotRequired[Annotated[dict[str, Turn], OmitFromInput, merge_turns]]
     ledger: NotRequired[Annotated[LedgerTotals | None, OmitFromInput]]
     stopped_by: NotRequired[Annotated[StoppedBy | None, OmitFromInput]]
@@ -145,7 +145,9 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         return self.before_agent(state, runtime)
 
     def after_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
-        """Close the books of the run."""
+        """Close the books of the run, if one began: a middleware before this one may have ended the agent at once."""
+        if state.get("run") is None or state.get("ledger") is not None:
+            return {"run": None, "turns": Overwrite({}), "ledger": None, "stopped_by": None}
         parts, run, messages = self._parts, _run_of(state), state["messages"]
         completed = settled(parts, run, state["turns"], messages)
         turns = {**state["turns"], **completed}
