@@ -23,6 +23,8 @@ from orchestra_graph.errors import ConfigError, RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.routers import Cheapest, Rules
+from orchestra_graph.runlog.log import RunLog
+from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from tests.provider import ANSWERED, LIMITS, PRICE, Provider, RefusedError
@@ -327,6 +329,17 @@ async def test_preferences_of_the_context_reach_the_router_and_never_restricts()
     assert [t["function"]["name"] for t in router.tools] == ["expert"]
     assert "Spend little." in router.prompts[0][0].text
     assert "calculator" not in router.prompts[0][0].text
+
+
+async def test_the_hash_of_a_run_is_that_of_the_catalog_that_it_chose_from(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    graph = create_orchestrator(ScriptedRouter([("expert", {})] * 2), [calculator, expert()], run_log=log).compile()
+    for preferences in ({"never": ["calculator"]}, {}):
+        await graph.ainvoke(QUESTION, context={"preferences": preferences})  # type: ignore[arg-type]
+    narrow, whole = read_runs(log.path)
+    assert narrow.catalog is not None and whole.catalog is not None
+    assert (narrow.catalog_hash, whole.catalog_hash) == (narrow.catalog.hash, whole.catalog.hash)
+    assert list(narrow.catalog.tools) == ["expert"]
 
 
 async def test_a_tool_that_must_never_be_called_is_unknown() -> None:
