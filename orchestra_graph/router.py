@@ -145,6 +145,7 @@ class _Deciding:
             "seconds": min(time.perf_counter() - started + meter.shift, self._purse.seconds_for_deciding),
         }
         if decision is None:
+            tell_decision(self._engine, self._run["id"], turn)
             self._trace(turn)
             return Command(goto=CLOSING, update={"stopped_by": stopped_by, "turns": {self._id: turn}})
         return await self._record(turn)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 from math import fsum
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from orchestra_graph import Budget, Expert, Limits, ModelSpec, Price, Subgraph, create_orchestrator
+from orchestra_graph import (
+    Budget,
+    Catalog,
+    Expert,
+    Limits,
+    ModelSpec,
+    Price,
+    RunLog,
+    Subgraph,
+    ToolSpec,
+    create_orchestrator,
+)
 from orchestra_graph.events import AnswerEvent, ChargeEvent, DecisionEvent, Event, OutcomeEvent
 from orchestra_graph.meter import Meter
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
@@ -111,3 +123,12 @@ async def test_a_run_that_waits_tells_the_rest_when_it_goes_on() -> None:
     told = [*charges_of(first), *charges_of(rest)]
     assert len(told) == len(dict(told))
     assert fsum(dollars for _, dollars in told) == pytest.approx(ledger_of(rest))
+
+
+async def test_a_decision_that_came_too_late_is_told_with_its_charge(tmp_path: Path) -> None:
+    router = ScriptedRouter([("look", {"word": "a"}), ("look", {"word": "b"})], seconds=6.0)
+    catalog = Catalog.of([ToolSpec(name="look")], router=ModelSpec(model="m", price=Price(per_call=1.0)))
+    log = RunLog(tmp_path / "runs.jsonl")
+    graph = create_orchestrator(router, [look], catalog=catalog, budget=Budget(seconds=10.0), run_log=log).compile()
+    events = await events_of(graph)
+    assert sum(dollars for _, dollars in charges_of(events)) == ledger_of(events) == 2.0
