@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable
+from langgraph.errors import GraphBubbleUp
 from pydantic import ValidationError
 
 from orchestra_graph.billing import is_transient, retry_after
@@ -89,6 +90,8 @@ async def send(
         left = seconds - (time.perf_counter() - started) - meter.shift
         try:
             result = await within(min(limits.timeout, max(0.0, left)), request)
+        except GraphBubbleUp:  # an interrupt of the graph, not a failure, whatever the tool failed at before it asks
+            raise
         except Exception as error:
             elapsed = time.perf_counter() - started + meter.shift
             if elapsed >= seconds:

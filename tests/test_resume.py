@@ -13,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
 
-from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
+from orchestra_graph.catalog import Catalog, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.ledger import Spent
@@ -106,6 +106,26 @@ async def test_what_was_paid_before_an_interrupt_is_in_the_ledger(
     assert state["answer"] == "end"
     assert model.books.answered == sum(range(1, questions + 2))
     assert state["ledger"]["tools"]["asking"]["dollars"] == pytest.approx(model.books.known)
+
+
+async def test_who_asks_a_person_after_a_failure_that_might_pass_is_not_tried_again() -> None:
+    class Booking(Tool):
+        spec = ToolSpec(name="book", price=PRICE, limits=Limits(retries=3))
+        tries = 0
+
+        async def run(self, request: Request) -> Result:
+            self.tries += 1
+            try:
+                raise ConnectionError("the vendor is down")
+            except ConnectionError:
+                return Result(interrupt("Book by hand?"))
+
+    booking = Booking()
+    graph = build([booking], replies(("book", {})))(InMemorySaver())
+    await graph.ainvoke(QUESTION, CONFIG)
+    assert booking.tries == 1
+    state = await graph.ainvoke(Command(resume="done"), CONFIG)
+    assert (booking.tries, state["answer"]) == (2, "end")
 
 
 async def test_another_process_that_goes_on_after_an_interrupt_knows_what_was_paid(tmp_path: Path) -> None:
