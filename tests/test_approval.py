@@ -16,6 +16,7 @@ from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget
+from orchestra_graph.routers import Rules
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.repair import repair
@@ -235,3 +236,14 @@ def test_what_cannot_be_asked_for_is_refused(approve: Any, problem: str) -> None
     )
     with pytest.raises(ConfigError, match=problem):
         Approval.of(approve, catalog)
+
+
+async def test_a_program_answers_with_the_tools_own_text() -> None:
+    def look(word: str) -> str:
+        """Look a word up."""
+        return f"about {word}"
+
+    graph = create_orchestrator(Rules(), [look], approve={"look": True}).compile(InMemorySaver())
+    await graph.ainvoke({"messages": [HumanMessage("q")]}, CONFIG)
+    edited = {"type": "edit", "edited_action": {"name": "look", "args": {"word": "b"}}}
+    assert (await graph.ainvoke(Command(resume=edited), CONFIG))["answer"] == "about b"

@@ -21,6 +21,7 @@ from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.protocols.conversation import (
     ANSWERED_BY,
+    EDITED,
     NO_TEXT,
     PART_PROBLEM,
     REPAIRED,
@@ -352,7 +353,14 @@ def test_what_became_of_a_call_is_said_behind_its_result() -> None:
     assert newest.startswith(ANSWERED_BY.format(name="ask") + "two\n\n(")
     assert f"({REPAIRED}a; b)" in newest
     assert f"({PART_PROBLEM}there is no tool 'x')" in newest
-    assert without_remarks(newest) == ANSWERED_BY.format(name="ask") + "two"
+    assert without_remarks(newest) == "two"
+
+
+def test_a_tools_own_text_is_told_from_what_is_said_before_it() -> None:
+    decided = turn(0, fine("(one)\ntwo", by="ask", args={"word": "b) before"}))
+    shown = fresh(situation(decided)).messages[-1].text
+    assert shown.startswith(ANSWERED_BY.format(name="ask") + EDITED.split("{")[0])
+    assert without_remarks(shown) == "(one)\ntwo"
 
 
 def test_a_call_without_an_outcome_and_a_reply_without_text_are_shown() -> None:

@@ -54,6 +54,10 @@ _ASSISTANT: Final = AIMessage("")
 _RESULT: Final = ToolMessage("", tool_call_id="")
 
 _REMARKS: Final = re.compile(rf"\n\n\((?:{REPAIRED}|{PART_PROBLEM}).*\)\Z", re.DOTALL)
+_HEADINGS: Final = re.compile(
+    r"\A" + "".join(f"(?:{'.*?'.join(map(re.escape, re.split('{.*}', said)))})?" for said in (ANSWERED_BY, EDITED)),
+    re.DOTALL,
+)
 
 
 M = TypeVar("M", bound=BaseMessage)
@@ -277,5 +281,5 @@ def _like(message: M, **fields: Any) -> M:
 
 
 def without_remarks(text: str) -> str:
-    """A result's text without what stands behind it on the reply and on the budget."""
-    return _REMARKS.sub("", without_budget(text))
+    """A tool's own text, without what a result says beside it: who answered, what was edited, the reply, the budget."""
+    return _HEADINGS.sub("", _REMARKS.sub("", without_budget(text)))
