@@ -162,7 +162,7 @@ class _Visit:
         except BaseException as error:
             self._engine.keep(run_id, self._task["turn"], self._task["call"]["id"], self._paid)
             if log is not None and isinstance(error, GraphInterrupt):
-                log.journal(run_id, {"kind": "waiting"})
+                log.journal(run_id, {"kind": "waiting", "call": self._task["call"]["id"]})
             raise
 
     @contextmanager

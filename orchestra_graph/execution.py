@@ -85,7 +85,7 @@ class Execution:
         except BaseException as error:  # an interrupt, a cancelled run, the end of the process: not the tool's failure
             self._engine.keep(run_id, self._task["turn"], self._call["id"], self.charges)
             if log is not None and isinstance(error, GraphBubbleUp):
-                log.journal(run_id, {"kind": "waiting"})
+                log.journal(run_id, {"kind": "waiting", "call": self._call["id"]})
             raise
 
     async def _carry_out(self) -> Outcome:
@@ -246,8 +246,9 @@ def _request(task: CallTask, call: Call) -> Request:
 def _outcome(result: Result, spec: ToolSpec) -> Outcome:
     outcome: Outcome = {"content": clean(result.content), "error": False}
     answer = result.answer
-    if answer is None and spec.terminal and spec.kind != "expert":
-        # An expert says whether it answers; what another tool brings is its answer, where the catalog has it end runs.
+    if answer is None and spec.terminal and not (spec.kind == "expert" and spec.role == "answer"):
+        # An expert that answers says whether it does; what others bring is their answer, where the catalog has them
+        # end runs.
         answer = result.content
     if answer is not None:
         outcome["answer"] = clean(answer)

@@ -13,6 +13,7 @@ from langgraph.cache.memory import InMemoryCache
 from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ToolError
 from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.preferences import Budget
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
@@ -225,6 +226,15 @@ async def test_a_terminal_function_of_the_catalog_ends_the_run_with_its_result()
     )
     state = await run([submit], ("submit", {"answer": "42"}), catalog=Catalog.of([spec]))
     assert (state["answer"], state["stopped_by"]) == ("submitted 42", "answer")
+
+
+async def test_an_expert_that_the_catalog_has_end_runs_ends_them_unless_it_is_to_say_whether_it_answers() -> None:
+    talk = Expert(ScriptedExpert("hello"), name="talk", role="chat", terminal=True)
+    state = await run([talk], ("talk", {}))
+    assert (state["answer"], state["stopped_by"], len(state["turns"])) == ("hello", "answer", 1)
+    ask = Expert(ScriptedExpert("nothing is missing but the answer"), name="ask")
+    state = await run([ask], ("ask", {}), budget=Budget(turns=1))
+    assert state["stopped_by"] == "turns"
 
 
 async def test_artifacts_become_plain_json() -> None:

@@ -140,12 +140,31 @@ def test_processes_are_told_apart() -> None:
 def test_a_run_that_waits_for_a_person_is_left_alone(path: Path) -> None:
     log = RunLog(path)
     log.journal("r", {"kind": "turn", "turn": turn("r")})
-    log.journal("r", {"kind": "waiting"})
+    log.journal("r", {"kind": "waiting", "call": "r-0-0"})
+    log.journal("r", {"kind": "attempt", "key": "r-0-1#0", "tool": "large", "upper": 0.5})  # another call of the reply
+    log.journal("r", {"kind": "turn", "turn": {"id": "r-0", "outcomes": {"r-0-1": {}}, "charges": {}}})
     file = orphan(path)
     assert repair(path).waiting == ["r"]
     assert spools(path) == ["r.jsonl"]
     os.utime(file, (time.time() - 120, time.time() - 120))
     assert repair(path, older_than=60).folded == ["r"]
+
+
+GOES_ON: list[dict[str, Any]] = [
+    {"kind": "attempt", "key": "r-0-0#0", "tool": "large", "upper": 0.5},
+    {"kind": "turn", "turn": {"id": "r-0", "outcomes": {"r-0-0": {"content": "no", "error": True}}, "charges": {}}},
+    {"kind": "error", "error": "401"},
+]
+
+
+@pytest.mark.parametrize("then", GOES_ON, ids=["sent", "rejected", "failed"])
+def test_a_run_that_waits_no_longer_is_folded(path: Path, then: dict[str, Any]) -> None:
+    log = RunLog(path)
+    log.journal("r", {"kind": "turn", "turn": turn("r")})
+    log.journal("r", {"kind": "waiting", "call": "r-0-0"})
+    log.journal("r", then)
+    orphan(path)
+    assert repair(path).folded == ["r"]
 
 
 def test_a_failed_run_says_so(path: Path) -> None:

@@ -81,7 +81,7 @@ def test_what_came_back_is_written_with_what_is_sent_next(path: Path) -> None:
     log = RunLog(path)
     log.journal("a", attempt("a"))
     log.journal("a", {"kind": "turn", "turn": {"id": "a-0", "charges": {}}}, hold=True)
-    log.journal("a", {"kind": "waiting"}, hold=True)
+    log.journal("a", {"kind": "waiting", "call": "a"}, hold=True)
     assert held(path) == ["owner", "attempt"]
     log.journal("a", attempt("a", 1))
     assert held(path) == ["owner", "attempt", "turn", "waiting", "attempt"]
@@ -98,7 +98,7 @@ def test_what_is_held_can_be_read(path: Path) -> None:
 def test_what_is_held_of_a_run_that_ended_is_dropped(path: Path) -> None:
     log = RunLog(path)
     log.journal("a", attempt("a"))
-    log.journal("a", {"kind": "waiting"}, hold=True)
+    log.journal("a", {"kind": "waiting", "call": "a"}, hold=True)
     log.finish("a", trajectory())
     del log
     gc.collect()
@@ -107,7 +107,7 @@ def test_what_is_held_of_a_run_that_ended_is_dropped(path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_held_is_written_when_the_process_ends(path: Path) -> None:
-    done = python("log.journal('a', attempt('a'))\nlog.journal('a', {'kind': 'waiting'}, hold=True)", path)
+    done = python("log.journal('a', attempt('a'))\nlog.journal('a', {'kind': 'waiting', 'call': 'a'}, hold=True)", path)
     assert (done.stderr, held(path)) == ("", ["owner", "attempt", "waiting"])
 
 

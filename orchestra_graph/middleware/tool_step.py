@@ -77,7 +77,7 @@ class ToolStep:
         self._parts.keep(run, turn_id, self._call["id"], self._meter, self._charges, failed=error is not None)
         log = self._parts.engine.run_log
         if log is not None and isinstance(error, GraphBubbleUp):
-            log.journal(run["id"], {"kind": "waiting"})
+            log.journal(run["id"], {"kind": "waiting", "call": self._call["id"]})
 
     def refused(self) -> ToolMessage:
         """The result of a call that the budget does not pay for."""

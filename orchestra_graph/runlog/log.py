@@ -12,7 +12,7 @@ Records are dictionaries with a `kind`:
     turn      {"turn": {...}}: a `TurnUpdate`, merged by `merge_turns`
     charges   {"charges": {...}}: by key, those of nested runs, which come before their call's outcome
     run       {"run": {...}}: the trajectory of a run nested in one of its calls, when that has ended
-    waiting   {}: the run waits for a person; `repair` leaves it alone
+    waiting   {"call": id}: the call waits for a person, and `repair` leaves the run alone
     error     {"error": text}: the run failed
 
 Who judges a run after its end appends a line of its own, `{"version", "run_id", "verdict"}`, which readers add to the

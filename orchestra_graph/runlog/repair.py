@@ -128,10 +128,26 @@ def _is_over(leftover: _Leftover, older_than: float | None, report: RepairReport
     if running is None:
         report.unclear.append(journal.run_id)
         return False
-    if journal.records[-1].get("kind") == "waiting":
+    if _waiting(journal):
         report.waiting.append(journal.run_id)
         return False
     return True
+
+
+def _waiting(journal: Journal) -> set[str]:
+    """The calls that wait for a person; others of the same reply may have come back since they began to."""
+    calls: set[str] = set()
+    for record in journal.records:
+        match record["kind"]:
+            case "waiting":
+                calls.add(record["call"])
+            case "attempt":
+                calls.discard(owner_of(record["key"]))
+            case "turn":
+                calls.difference_update(record["turn"].get("outcomes", ()))
+            case "error":
+                calls.clear()
+    return calls
 
 
 def _fold(log: Appender, journal: Journal, logged: Trajectory | None, report: RepairReport) -> None:
