@@ -335,7 +335,7 @@ async def test_the_hash_of_a_run_is_that_of_the_catalog_that_it_chose_from(tmp_p
     log = RunLog(tmp_path / "runs.jsonl")
     graph = create_orchestrator(ScriptedRouter([("expert", {})] * 2), [calculator, expert()], run_log=log).compile()
     for preferences in ({"never": ["calculator"]}, {}):
-        await graph.ainvoke(QUESTION, context={"preferences": preferences})  # type: ignore[arg-type]
+        await graph.ainvoke(QUESTION, context={"preferences": preferences})
     narrow, whole = read_runs(log.path)
     assert narrow.catalog is not None and whole.catalog is not None
     assert (narrow.catalog_hash, whole.catalog_hash) == (narrow.catalog.hash, whole.catalog.hash)
