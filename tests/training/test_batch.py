@@ -74,11 +74,12 @@ def test_a_reply_without_logprobs_is_told() -> None:
 
 
 def test_rows_with_the_same_tokens_are_one_by_sign() -> None:
-    def row(token: int, weight: float) -> WeighedRow:
-        return WeighedRow(Row("r", ("t",), [1, 2], [token], [1], [-0.5]), weight)
+    def row(token: int, weight: float, logprob: float = -0.5) -> WeighedRow:
+        return WeighedRow(Row("r", ("t",), [1, 2], [token], [1], [logprob]), weight)
 
-    found = merged([row(3, 0.25), row(4, 1.0), row(3, 0.5), row(3, -1.0), row(3, -0.5)])
+    found = merged([row(3, 0.25), row(4, 1.0), row(3, 0.5, -0.50001), row(3, -1.0), row(3, -0.5)])
     assert [(one.row.completion_ids, one.weight) for one in found] == [([3], 0.75), ([4], 1.0), ([3], -1.5)]
+    assert len(merged([row(3, 1.0), row(3, 1.0, -2.0)])) == 2, "other weights of the policy wrote it"
 
 
 def test_figures_of_a_step() -> None:

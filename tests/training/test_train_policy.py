@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,6 +202,54 @@ def test_rows_alike_may_be_computed_apart(online: Step, model: Path, monkeypatch
     assert rows[1] < rows[0]
 
 
+def test_more_passes_than_trajectories_add_up(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestra_training.trainers import policy  # noqa: PLC0415
+    from orchestra_training.trainers.data import read_data  # noqa: PLC0415
+    from orchestra_training.trainers.replay import COLUMNS  # noqa: PLC0415
+
+    monkeypatch.setattr(policy, "merged", lambda rows: rows)
+    cut = replayed(online, model, "tokens_per_pass=1")
+    assert distance(gradient(cut), online.gradient) <= EXACT
+    runs = read_data(read_recipe(written(online.folder, model, "replay")), COLUMNS)["run_id"]
+    assert len(cut._passes) == len(runs) > len(set(runs))
+
+
+def test_two_processes_learn_what_one_learns(online: Step, model: Path) -> None:
+    """Each computes a share of the trajectories, in passes with other numbers of rows than the other's."""
+    alone, together = (trained_by(count, online.folder, model) for count in (1, 2))
+    assert moved(alone, together) <= 1e-4 * moved(model, alone)
+
+
+def trained_by(count: int, folder: Path, model: Path) -> Path:
+    """The model after a step of replay against its gradient, in so many processes."""
+    step = ["optim=sgd", "learning_rate=1.0", "lr_scheduler_type=constant", "max_grad_norm=0", "max_steps=1"]
+    sets = [*MANY, "tokens_per_pass=2000", f"output={folder / f'by-{count}'}", "trainer.use_cpu=true"]
+    command = [sys.executable, "-c", START, "train", "replay", "--recipe", str(written(folder, model, "replay"))]
+    for option in [*sets, *(f"trainer.{one}" for one in step)]:
+        command += ["--set", option]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0] * count, errors
+    return folder / f"by-{count}" / "model"
+
+
 def test_scores_of_completions_are_those_of_trl(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestra_training.trainers import models  # noqa: PLC0415
 
@@ -276,3 +326,26 @@ def moved(before: Path, after: Path) -> float:
     models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (before, after)]
     pairs = zip(*(model.parameters() for model in models), strict=True)
     return math.sqrt(sum(float((p - q).detach().square().sum()) for p, q in pairs))
+
+
+def test_a_group_that_a_lap_ends_and_the_next_begins_with_counts_twice() -> None:
+    from orchestra_training.trainers.replay import Replay  # noqa: PLC0415  (imports torch)
+
+    rows = [
+        {
+            **{"prompt_ids": [1], "completion_ids": [2], "mask": [1], "logprobs": [-0.5], "turns": ["t"]},
+            **{"group": f"g{n // 2}", "run_id": f"r{n}", "reward": 1.0, "advantage": 1.0, "policy_tokens": 1},
+        }
+        for n in range(6)
+    ]
+    draw = Replay(Rows(rows), tasks=2, seed=0)
+    batches = [draw(number)[0] for number in range(30)]
+    assert {(batch.trajectories, len(batch.rows)) for batch in batches} == {(4, 4)}
+    assert any(len({one.row.run_id for one in batch.rows}) == 2 for batch in batches)
+
+
+class Rows(list[dict[str, Any]]):
+    """A data set, as far as `Replay` reads it."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output
 from orchestra_training.groups import Group, Reward, collect
 from orchestra_training.reward import advantages, guarded
 from orchestra_training.rows import Row, policy_tokens, rows_of
+
+_DIGITS: Final = 2
+"""Behind the point, in which logprobs of the same tokens and weights agree but for the edges of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,14 @@ def merged(rows: Sequence[WeighedRow]) -> list[WeighedRow]:
     """Rows with the same tokens as one, with the sum of their weights: the runs of a group decide much alike.
 
     The clipped surrogate (4) of one row is in proportion to its weight, by its sign; so the loss stays the same, and
-    rows whose weights differ in sign stay apart. Of their logprobs, which differ by rounding only, the first stand.
+    rows whose weights differ in sign stay apart, and those that other weights of the policy sampled. Of logprobs that
+    differ by rounding only, the first stand.
     """
     found: dict[tuple[object, ...], WeighedRow] = {}
     for one in rows:
         row = one.row
-        key = (tuple(row.prompt_ids), tuple(row.completion_ids), tuple(row.mask), one.weight > 0)
+        old = tuple(round(logprob, _DIGITS) for logprob in row.logprobs or ())
+        key = (tuple(row.prompt_ids), tuple(row.completion_ids), tuple(row.mask), one.weight > 0, old)
         first = found.get(key)
         found[key] = one if first is None else WeighedRow(first.row, first.weight + one.weight)
     return list(found.values())

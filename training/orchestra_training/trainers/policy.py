@@ -12,6 +12,7 @@ the batches that an uninterrupted one would have drawn. A batch without a row ch
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -76,6 +77,15 @@ class PolicyTrainer(GRPOTrainer):
         self._draw = draw
         self._tokens_per_pass = tokens_per_pass
         self._passes: list[Pass] | None = None
+        self._gather_any_length()
+
+    def _gather_any_length(self) -> None:
+        """TRL gathers figures of each row for its log, and passes of different processes differ in their rows.
+
+        It takes their least and their greatest, and passes over what is no number.
+        """
+        gather, pad = self.accelerator.gather, self.accelerator.pad_across_processes
+        self.accelerator.gather = lambda told: gather(pad(told, pad_index=math.nan))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a batch; the gradients of all passes add up."""
@@ -131,6 +141,7 @@ class PolicyTrainer(GRPOTrainer):
     def _next_passes(self, number: int) -> list[Pass]:
         if self.use_vllm:
             self.vllm_generation.sync_weights()
+            self.accelerator.wait_for_everyone()  # the first process alone knows when the server has the weights
         batch, figures = self._draw(number)
         pieces = list(_pieces(merged(batch.rows), self._tokens_per_pass))
         everyone = gather_object([(batch.trajectories, len(pieces), dict(figures))])
@@ -138,7 +149,9 @@ class PolicyTrainer(GRPOTrainer):
         passes = max(count for _, count, _ in everyone)
         self._log_mean([told for _, _, told in everyone])
         pieces += [[_NOTHING]] * (passes - len(pieces))
-        return [self._tensors(piece, trajectories / passes) for piece in pieces]
+        # TRL divides the loss by the number of passes. It can divide by that of trajectories too, but not by less than
+        # one a pass.
+        return [self._tensors(piece, passes / trajectories) for piece in pieces]
 
     def _log_mean(self, told: Sequence[Mapping[str, float]]) -> None:
         """Figures as means over the processes."""
@@ -146,12 +159,12 @@ class PolicyTrainer(GRPOTrainer):
             values = [one[name] for one in told if name in one]
             self._metrics["train"][name].append(sum(values) / len(values))
 
-    def _tensors(self, piece: Sequence[WeighedRow], items: float) -> Pass:
+    def _tensors(self, piece: Sequence[WeighedRow], scale: float) -> Pass:
         """A pass; prompts are padded on the left, completions on the right.
 
         Args:
             piece: Its rows.
-            items: TRL divides the loss by this times the number of passes.
+            scale: Of their weights.
         """
         rows = [weighed.row for weighed in piece]
         device = self.accelerator.device
@@ -174,8 +187,8 @@ class PolicyTrainer(GRPOTrainer):
             "completion_ids": torch.tensor([right(row.completion_ids, pad) for row in rows], device=device),
             "completion_mask": torch.tensor([right([1] * len(row.completion_ids), 0) for row in rows], device=device),
             "tool_mask": torch.tensor([right(row.mask, 0) for row in rows], device=device),
-            "advantages": torch.tensor([weighed.weight for weighed in piece], device=device),
-            "num_items_in_batch": torch.tensor(items, device=device),
+            "advantages": torch.tensor([scale * weighed.weight for weighed in piece], device=device),
+            "num_items_in_batch": torch.tensor(1.0, device=device),
         }
 
 

@@ -50,10 +50,12 @@ class Replay:
         """The batch of this number, and its figures."""
         places = range(number * self._tasks, (number + 1) * self._tasks)
         mine = places[self._process[0] :: self._process[1]]
-        rows = [self._rows[row] for place in mine for row in self._groups[self._index(place)]]
-        earned = {row["run_id"]: row["reward"] for row in rows}
+        groups = [[self._rows[row] for row in self._groups[self._index(place)]] for place in mine]
+        rows = [row for group in groups for row in group]
+        # By group: at the end of a lap the same one may be drawn twice.
+        earned = [reward for group in groups for reward in {row["run_id"]: row["reward"] for row in group}.values()]
         batch = Batch(rows=[_weighed(row) for row in rows], trajectories=len(earned))
-        return batch, {"reward": fmean(earned.values()), "rows": float(len(rows))} if rows else {}
+        return batch, {"reward": fmean(earned), "rows": float(len(rows))} if rows else {}
 
     def _index(self, place: int) -> int:
         lap, position = divmod(place, len(self._groups))
