@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orchestra_training.batch import make_batch
 from orchestra_training.datasets.build import Options, build
 from orchestra_training.datasets.card import read_card
 from orchestra_training.datasets.kinds import dpo
@@ -219,6 +220,16 @@ def test_replay_holds_exact_rows_with_advantages(tmp_path: Path) -> None:
     assert rows[1]["reward"] > rows[0]["reward"] > rows[2]["reward"] == 0
     assert facts["runs"]["left_out"] == {"fidelity: ids": 1}
     assert facts["chosen"]["left_out"] == {"homogeneous: all_solved": 2}
+
+
+def test_replay_learns_from_what_a_step_online_would(tmp_path: Path) -> None:
+    runs = [*cheap_and_dear(), logged("g", "s", solved=False, stopped_by="router")]
+    rows, facts = made(tmp_path, "replay", *runs)
+    assert "g" not in {row["run_id"] for row in rows}
+    assert sum(row["advantage"] for row in rows) > 0, "it counts in the mean of its group"
+    assert facts["turns"]["left_out"] == {"invalid_output: gave_up": 1}
+    found = {one.row.run_id: one.weight for one in make_batch(runs).rows}
+    assert found == pytest.approx({row["run_id"]: row["advantage"] / row["policy_tokens"] for row in rows})
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "kto", "grpo", "replay"])

@@ -16,7 +16,7 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 from orchestra_training.datasets.selection import Selection
-from orchestra_training.filters import LEAST_SPREAD, Fault, homogeneous, unjudged
+from orchestra_training.filters import LEAST_SPREAD, Fault, homogeneous, invalid_output, unjudged
 from orchestra_training.groups import Group, Reward, collect, example_id, group_id
 from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.measures import Measures, measure
@@ -142,7 +142,8 @@ def grpo(runs: Runs, selection: Selection) -> Iterator[Example]:
 def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Example]:
     """Exact rows with what their runs earned, for training on what was sampled before.
 
-    Groups whose runs earn about the same are left out.
+    Groups whose runs earn about the same are left out, and runs without a valid answer, which count in the mean of
+    theirs: what a step online would not learn from.
 
     Args:
         runs: Judged, of fidelity `exact`.
@@ -163,6 +164,8 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Exam
         for id, value in zip(group.run_ids, advantages([earned[id] for id in group.run_ids]), strict=True)
     }
     for run in selection.with_tokens(runs, earned):
+        if not selection.reports.turns.passes(run.run_id, invalid_output(run)):
+            continue
         rows = rows_of(run, report=selection.reports.turns)
         tokens = policy_tokens(rows)
         for row in rows:
