@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+from langchain_core.exceptions import ContextOverflowError
+
 from orchestra_graph.errors import ToolError
 from orchestra_graph.redact import hide_secrets
 
@@ -30,6 +32,9 @@ _TRANSPORT_NAMES: Final = frozenset(
     {"APIConnectionError", "TransportError", "RequestError", "RequestException", "ClientConnectionError"}
 )
 
+_VLLM_OVERFLOW: Final = "This model's maximum context length is"
+"""How vLLM words it, which langchain-openai does not take for what it is."""
+
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the failure shows that nothing was billed."""
@@ -39,6 +44,11 @@ def is_refusal(error: BaseException) -> bool:
 def is_bad_request(error: BaseException) -> bool:
     """Whether the server understood who asks, but not what (HTTP 400 or 422)."""
     return any(status_of(e) in (400, 422) for e in _chain(error))
+
+
+def is_overflow(error: BaseException) -> bool:
+    """Whether the model was asked to read more than it can."""
+    return any(isinstance(e, ContextOverflowError) or _VLLM_OVERFLOW in str(e) for e in _chain(error))
 
 
 def is_transient(error: BaseException) -> bool:

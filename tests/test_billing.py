@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from langchain_core.exceptions import ContextOverflowError
 
-from orchestra_graph.billing import describe, is_refusal, is_transient, retry_after, status_of
+from orchestra_graph.billing import describe, is_overflow, is_refusal, is_transient, retry_after, status_of
 from orchestra_graph.errors import ToolError
 
 REQUEST: Any = httpx.Request("POST", "http://127.0.0.1/v1/chat/completions")
@@ -156,3 +157,12 @@ def test_a_cycle_of_causes_ends() -> None:
     assert "first" in describe(first)
     assert not is_refusal(first)
     assert not is_transient(first)
+
+
+def test_a_prompt_that_is_too_long_is_told_from_other_refusals() -> None:
+    refused: Any = httpx.Response(400, request=REQUEST)
+    text = "Error code: 400 - This model's maximum context length is 64 tokens. However, you requested 8 output tokens"
+    vllm = openai.BadRequestError(text, response=refused, body=None)
+    assert is_overflow(caused(ToolError("refused"), vllm))
+    assert is_overflow(ContextOverflowError("too long"))
+    assert not is_overflow(answered(400))

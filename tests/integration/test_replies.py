@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from langgraph.graph import START, MessagesState, StateGraph
 
+from orchestra_graph.billing import is_overflow
 from orchestra_graph.serving.metrics import Load, read_metrics
 from orchestra_graph.tokens import FolderTokenizer, ServerTokenizer
 from orchestra_graph.vllm import Capture, ChatVLLM, take_capture
@@ -189,3 +191,9 @@ async def test_the_doctor_finds_all_that_a_router_needs(served: Served, vllm_pyt
 async def test_an_unknown_model_is_refused_in_words(served: Served) -> None:
     with pytest.raises(Exception, match=r"404.*does not exist"):
         await ChatVLLM(model="nobody", base_url=served.base_url).ainvoke("hello")
+
+
+async def test_a_prompt_that_is_too_long_is_told_from_other_refusals(served: Served) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await served.chat().ainvoke("word " * 100_000)
+    assert is_overflow(refused.value)

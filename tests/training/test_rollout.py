@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.exceptions import ContextOverflowError
 from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
 from orchestra_training.metrics import LABELS
 from orchestra_training.rollout import Actor, Place, Rollouts, RolloutTask, WorkbenchTasks, find_tasks
-from orchestra_training.rollout.workers import Outfit, RolloutError, Workers
+from orchestra_training.rollout.workers import Outfit, RolloutError, Workers, _Link
 from orchestra_training.verdicts import exact
 
+from orchestra_graph.captures import CapturedMessage
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.conversation import ConversationProtocol
@@ -93,6 +99,49 @@ def test_what_breaks_is_a_trajectory_without_a_verdict(breaks: str, told: str) -
     report = FilterReport()
     assert [len(group.run_ids) for group in collect(runs, report)] == [3]
     assert report.counts == {("unjudged", "no_verdict"): 3}
+
+
+@pytest.mark.parametrize(("first", "outcome"), [(False, 0.0), (True, None)])
+def test_a_rollout_that_outgrows_what_the_policy_reads_is_judged_if_it_began(
+    first: bool, outcome: float | None
+) -> None:
+    def reply(messages: Any) -> Any:
+        if first or len(messages) > 2:
+            raise ContextOverflowError("a prompt of 30,000 tokens")
+        return CapturedMessage(
+            content="no call", capture={"prompt_token_ids": [1], "token_ids": [2], "logprobs": [-0.5]}
+        )
+
+    router = ScriptedRouter(reply, stateless=True)
+    place = actor(router).having(Policy(name="p", step=7))
+    patient = dataclasses.replace(place, max_malformed=3)
+    [run] = asyncio.run(Rollouts(tasks=Sums(), seed=5, size=1).batch(patient, 2, [0]))
+    assert (run.ended, run.verdict and run.verdict.outcome) == ("failed", outcome)
+    assert "30,000" in (run.error or "")
+
+
+def test_a_prompt_that_is_too_long_fails_alone() -> None:
+    from orchestra_training.rollout.colocated import ColocatedEngine  # noqa: PLC0415  (imports torch)
+
+    class Generation:
+        """Refuses all where one prompt is too long, as vLLM does."""
+
+        max_model_length = 8
+
+        def generate(self, prompts: list[list[int]], **others: Any) -> Any:
+            assert all(len(prompt) < 8 for prompt in prompts)
+            return None, [[7]] * len(prompts), [[[-0.5]]] * len(prompts), None
+
+    engine = ColocatedEngine(None, pad=0)
+    engine.generation = Generation()
+
+    async def ask() -> list[Any]:
+        asked = (engine.complete([1] * count, max_tokens=4, temperature=1.0) for count in (7, 8, 3))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    short, long, other = asyncio.run(ask())
+    assert (short, other, engine.written) == (([7], [-0.5]), ([7], [-0.5]), 2)
+    assert isinstance(long, ContextOverflowError)
 
 
 def test_no_fallback_decides_and_nothing_is_mended() -> None:
@@ -217,3 +266,35 @@ class Exits:
 
     def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
         os._exit(3)
+
+
+def test_messages_larger_than_the_pipe_that_cross_each_other_arrive() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    done: list[Any] = []
+
+    class Engine:
+        async def complete(self, prompt: Any, *, max_tokens: int, temperature: float) -> Any:
+            time.sleep(0.2)  # meanwhile the worker's next message fills the pipe
+            return [1] * 500_000, [-0.5] * 500_000
+
+    async def train() -> None:
+        link = _Link(ours, None)
+        link.attach(Engine())
+        await link.group(Policy(name="p"), 0, 0, range(1))
+        link.detach()
+
+    def work() -> None:
+        theirs.recv()
+        theirs.send(("ask", [(0, [1], 1, 1.0)]))
+        time.sleep(0.1)
+        theirs.send(("ask", [(1, [1] * 500_000, 1, 1.0)]))
+        done.extend(number for _ in range(2) for number, _ in theirs.recv()[1])
+        theirs.send(("done", 0, 0, [], None))
+
+    ends = [threading.Thread(target=end, daemon=True) for end in (lambda: asyncio.run(train()), work)]
+    for end in ends:
+        end.start()
+    for end in ends:
+        end.join(20)
+    assert not any(end.is_alive() for end in ends)
+    assert sorted(done) == [0, 1]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from langchain_core.exceptions import ContextOverflowError
 
 MAX_BATCH: Final = 512
 """Prompts that are computed at a time."""
@@ -84,18 +85,22 @@ class TorchEngine:
                     raise
             else:
                 for request, reply in zip(batch, replies, strict=True):
-                    if not request.reply.done():
+                    if request.reply.done():
+                        continue
+                    if isinstance(reply, ContextOverflowError):
+                        request.reply.set_exception(reply)
+                    else:
                         request.reply.set_result(reply)
 
-    def _complete(self, batch: Sequence[_Request]) -> list[Reply]:
+    def _complete(self, batch: Sequence[_Request]) -> list[Reply | ContextOverflowError]:
         started = time.perf_counter()
         with torch.no_grad():
             replies = self._continue(batch)
         self.seconds += time.perf_counter() - started
-        self.written += sum(len(tokens) for tokens, _ in replies)
+        self.written += sum(len(reply[0]) for reply in replies if not isinstance(reply, ContextOverflowError))
         return replies
 
-    def _continue(self, batch: Sequence[_Request]) -> list[Reply]:
+    def _continue(self, batch: Sequence[_Request]) -> list[Reply | ContextOverflowError]:
         device = self.model.device
         replies: list[Reply] = [([], []) for _ in batch]
         warmth = torch.tensor([request.temperature for request in batch], device=device)
@@ -107,7 +112,7 @@ class TorchEngine:
                 if not self._is_done(request, reply):
                     reply[0].append(token)
                     reply[1].append(logprob)
-        return replies
+        return [*replies]
 
     def _last_logits(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Scores of the token behind each text: `(texts, vocabulary)`."""

@@ -1,7 +1,8 @@
 """Carries out rollouts: groups of them on the same task, many at once, through `create_orchestrator` itself.
 
 No fallback router, no constraint and, as the protocol is switched, no repair: what is trained is what the policy wrote.
-A rollout that breaks, in its place, its graph or its verdict, is a trajectory that says so and has no verdict.
+A rollout that breaks, in its place, its graph or its verdict, is a trajectory that says so and has no verdict. One that
+has grown until the policy cannot read it any more has no answer, and is judged so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 
+from orchestra_graph.billing import is_overflow
+from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.runlog.memory import MemoryLog
@@ -118,8 +121,14 @@ async def roll_out(task: RolloutTask, actor: Actor, about: dict[str, Any], *, de
                 fallback=None,
                 max_malformed=actor.max_malformed,
             ).compile()
-            state = await graph.ainvoke({"messages": [("user", task.question)]}, context={"task": about})
-            verdict = await place.verdict(state["answer"])
+            try:
+                state = await graph.ainvoke({"messages": [("user", task.question)]}, context={"task": about})
+                answer = state["answer"]
+            except RouterError as refused:
+                if not is_overflow(refused):
+                    raise
+                answer, error = None, refused
+            verdict = await place.verdict(answer)
     except Exception as caught:  # kept in the trajectory, counted by whoever trains on it
         error = caught
     return _told(task, actor, about, log, verdict, error)
@@ -142,4 +151,6 @@ def _told(
     if error is not None:
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         changes |= {"error": told, "ended": "failed"}
+        if not run.captures:
+            changes["verdict"] = None  # a first prompt that is too long is not the policy's fault
     return run.model_copy(update=changes)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from langchain_core.exceptions import ContextOverflowError
+
 from orchestra_graph.errors import OrchestraError
 from orchestra_graph.routers.local import Engine
 from orchestra_graph.runlog.record import Policy, Trajectory
@@ -169,10 +171,12 @@ class _Link:
         self._waiting: dict[tuple[int, int], asyncio.Future[list[Trajectory]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
+        self._sending = asyncio.Lock()
 
     def attach(self, engine: Engine | None) -> None:
         """Listen in this event loop."""
         self._engine = engine
+        self._sending = asyncio.Lock()  # of this loop
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
 
     def detach(self) -> None:
@@ -184,10 +188,15 @@ class _Link:
         done: asyncio.Future[list[Trajectory]] = asyncio.get_running_loop().create_future()
         self._waiting[index, places[0]] = done
         try:
-            self._pipe.send(("group", policy, step, index, places))
+            await self._send(("group", policy, step, index, places))
         except OSError:
             self._gone()
         return await done
+
+    async def _send(self, message: Any) -> None:
+        """Send beside the loop: while both ends wait for the other one to read, one must."""
+        async with self._sending:
+            await asyncio.to_thread(self._pipe.send, message)
 
     def close(self) -> None:
         """End the process."""
@@ -218,11 +227,11 @@ class _Link:
             *(complete(prompt, max_tokens=most, temperature=warmth) for _, prompt, most, warmth in asks),
             return_exceptions=True,
         )
-        told = [
-            (ask[0], None, repr(reply)) if isinstance(reply, BaseException) else (ask[0], reply, None)
-            for ask, reply in zip(asks, replies, strict=True)
-        ]
-        self._pipe.send(("replies", told))
+        told = [(ask[0], _sendable(reply)) for ask, reply in zip(asks, replies, strict=True)]
+        try:
+            await self._send(("replies", told))
+        except OSError:
+            self._gone()
 
     def _gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pipe.fileno())
@@ -232,6 +241,13 @@ class _Link:
             if not done.done():
                 done.set_exception(RolloutError(why))
         self._waiting.clear()
+
+
+def _sendable(reply: Reply | BaseException) -> Reply | Exception:
+    """A reply or why there is none; not every exception can be pickled."""
+    if isinstance(reply, BaseException) and not isinstance(reply, ContextOverflowError):
+        return RuntimeError(f"the trainer's model failed: {reply!r}")
+    return reply
 
 
 def _work(pipe: Connection, outfit: Outfit) -> None:
@@ -293,15 +309,15 @@ class _Worker:
             if self._ended is not None and not self._ended.done():
                 self._ended.set_exception(error)
 
-    def _take(self, told: Sequence[tuple[int, Any, str | None]]) -> None:
-        for number, reply, error in told:
+    def _take(self, told: Sequence[tuple[int, Reply | Exception]]) -> None:
+        for number, reply in told:
             waiting = self._replies.pop(number)
             if waiting.done():  # its rollout was given up
                 continue
-            if error is None:
-                waiting.set_result(reply)
+            if isinstance(reply, Exception):
+                waiting.set_exception(reply)
             else:
-                waiting.set_exception(RuntimeError(f"the trainer's model failed: {error}"))
+                waiting.set_result(reply)
 
     async def _group(self, policy: Policy, step: int, index: int, places: range) -> None:
         try:
