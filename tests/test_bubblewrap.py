@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from orchestra_graph.portal import Portal
 from orchestra_graph.tools.sandbox import Bubblewrap
 from tests.sandboxes import bubblewrap as bubblewrap
 from tests.sandboxes import gone, marked
@@ -94,8 +97,9 @@ async def test_disk_bomb(bubblewrap: Bubblewrap) -> None:
         assert "No space left on device" in done.text
 
 
-async def test_bomb_of_empty_files(bubblewrap: Bubblewrap) -> None:
-    done = await bubblewrap.run("i = 0\nwhile True: i += 1; open(f'/tmp/{i}', 'w').close()")
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+async def test_bomb_of_empty_files(bubblewrap: Bubblewrap, folder: str) -> None:
+    done = await bubblewrap.run(f"i = 0\nwhile True: i += 1; open(f'{folder}/{{i}}', 'w').close()")
     assert done.text == "[killed: more than 20000 files]"
 
 
@@ -176,3 +180,32 @@ async def test_dies_with_its_caller(tmp_path: Path) -> None:
         caller.send_signal(signal.SIGKILL)
         caller.wait()
     assert await gone(mark)
+
+
+def test_a_program_outlives_the_thread_that_asked_for_it(bubblewrap: Bubblewrap) -> None:
+    """A loop goes from thread to thread; a program that dies with its parent dies with the thread that started it."""
+    portal, waits = Portal(), threading.Event()
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(1)
+
+    first = threading.Thread(target=portal.run, args=(wait(),))
+    first.start()
+    waits.wait()
+    done = portal.run(bubblewrap.run("import time\ntime.sleep(2)\nprint('done')"))
+    first.join()
+    assert done.text == "done"
+
+
+async def test_a_forked_process_runs_programs_too(bubblewrap: Bubblewrap) -> None:
+    assert (await bubblewrap.run("print(1)")).text == "1"
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=lambda: theirs.send(asyncio.run(bubblewrap.run("print(2)")).text))
+    child.start()
+    try:
+        assert ours.poll(60) and ours.recv() == "2"
+    finally:
+        child.kill()
+        child.join()

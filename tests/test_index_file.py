@@ -64,3 +64,5 @@ def test_stems_are_counted_not_spellings(tmp_path: Path) -> None:
         # "runs" is common by its stem, so it finds nothing by itself beside a rarer word
         assert [row for row, _ in rank_by_words(database, "runs rare", 10, postings=10)] == [FREQUENT + 1]
         assert len(rank_by_words(database, "runs rare", 10)) == 10
+        # and is all there is beside a word that no passage has
+        assert len(rank_by_words(database, "runs rarre", 10, postings=10)) == 10

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestra_graph.billing import is_refusal
 from orchestra_graph.errors import ConfigError, MissingError, ToolError
 from orchestra_graph.tools.base import Request, Result
 from orchestra_graph.tools.web_search import WebSearch
@@ -88,6 +89,7 @@ async def test_refusal_is_told(tavily: Tavily, status: int, retryable: bool) -> 
         await call(WebSearch("secret-key", base_url=tavily.url))
     assert caught.value.retryable is retryable
     assert "secret-key" not in str(caught.value)
+    assert is_refusal(caught.value), "Tavily bills nothing for it"
 
 
 async def test_wrong_key_is_named(tavily: Tavily) -> None:

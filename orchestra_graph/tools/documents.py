@@ -112,7 +112,7 @@ def _text(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _markdown(path: Path) -> Iterator[tuple[str, str]]:
-    yield from _sections(_decode(path).splitlines(), path.stem)
+    yield from _sections(_read_headings(_decode(path).splitlines()), path.stem)
 
 
 def _html(path: Path) -> Iterator[tuple[str, str]]:
@@ -121,14 +121,15 @@ def _html(path: Path) -> Iterator[tuple[str, str]]:
     for tag in soup.find_all([*_UNREAD, "head"]):
         tag.decompose()
     for tag in soup.find_all(re.compile("^h[1-6]$")):
-        tag.replace_with(f"\n\n{'#' * int(tag.name[1])} {tag.get_text(' ', strip=True)}\n\n")
+        tag.replace_with(f"\n\n\0{tag.name[1]}{tag.get_text(' ', strip=True)}\n\n")
     for tag in soup.find_all(_BLOCKS):
         tag.insert_before("\n")
         tag.insert_after("\n\n" if tag.name in ("p", "div", "section", "article", "table", "ul", "ol") else "\n")
     for tag in soup.find_all(["td", "th"]):
         tag.insert_after(" | ")
     lines = (re.sub(r"[ \t\r\f\v\xa0]+", " ", line).strip() for line in soup.get_text().splitlines())
-    yield from _sections(lines, title or path.stem)
+    marked = ((line, re.match("\0([1-6])(.*)", line)) for line in lines)
+    yield from _sections(((int(mark[1]), mark[2]) if mark else (0, line) for line, mark in marked), title or path.stem)
 
 
 def _pdf(path: Path) -> Iterator[tuple[str, str]]:
@@ -165,20 +166,30 @@ def _decode(path: Path) -> str:
         return data.decode("cp1252", errors="replace")
 
 
-def _sections(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
-    """Texts between headings, titled by the headings that are open there; the first of level 1 names the document."""
-    headings: dict[int, str] = {}
-    body: list[str] = []
+def _read_headings(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines of Markdown, as `_sections` takes them."""
     fenced = False
     for line in lines:
         fenced ^= bool(_FENCE.match(line))
         heading = None if fenced else _HEADING.match(line)
-        if heading is None:
+        yield (0, line) if heading is None else (len(heading[1]), heading[2])
+
+
+def _sections(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, str]]:
+    """Texts between headings, titled by the headings that are open there; the first of level 1 names the document.
+
+    Args:
+        lines: Each with its level as a heading; 0 is no heading.
+        name: The document's, where it has no heading of level 1.
+    """
+    headings: dict[int, str] = {}
+    body: list[str] = []
+    for level, line in lines:
+        if not level:
             body.append(line)
             continue
         yield _title(name, headings), "\n".join(body)
-        level = len(heading[1])
-        headings = {above: text for above, text in headings.items() if above < level} | {level: heading[2]}
+        headings = {above: text for above, text in headings.items() if above < level} | {level: line}
         body = []
     yield _title(name, headings), "\n".join(body)
 

@@ -179,14 +179,16 @@ def rank_by_words(
         database: An open index.
         query: Any text; its first words count.
         depth: Passages at most.
-        postings: Passages to weigh, about; common words beyond it only reorder.
+        postings: Passages to weigh, about; common words beyond it only reorder, unless there is nothing else.
     """
     words = list(dict.fromkeys(re.findall(r"\w+", query)))[:_QUERY_WORDS]
     if not words:
         return []
     kept, common = _split(database, words, postings)
-    wanted = max(2 * depth, _REORDERED) if common else depth
-    found = dict(database.execute(_RANKED, (" OR ".join(map(_quoted, kept)), wanted)).fetchall())
+    found = _found(database, kept, depth, reordered=bool(common))
+    while common and not found:  # the rarer words stand in no passage
+        kept.append(common.pop(0)[0])
+        found = _found(database, kept, depth, reordered=bool(common))
     if not common:
         return list(found.items())
     ids = json.dumps(list(found))
@@ -194,6 +196,12 @@ def rank_by_words(
         for (row,) in database.execute(_HOLDING, (_quoted(word), ids)):
             found[row] += weight
     return sorted(found.items(), key=lambda hit: (-hit[1], hit[0]))[:depth]
+
+
+def _found(database: sqlite3.Connection, words: Sequence[str], depth: int, *, reordered: bool) -> dict[int, float]:
+    """Ids and scores of the best passages that hold one of the words; more of them where others will reorder them."""
+    wanted = max(2 * depth, _REORDERED) if reordered else depth
+    return dict(database.execute(_RANKED, (" OR ".join(map(_quoted, words)), wanted)).fetchall())
 
 
 def fetch(database: sqlite3.Connection, ranked: Sequence[tuple[int, float]]) -> list[Hit]:

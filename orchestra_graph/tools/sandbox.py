@@ -26,8 +26,10 @@ from orchestra_graph.tools.supervise import Execution, supervise, temporary
 __all__ = ["Bubblewrap", "Execution", "Sandbox", "Subprocess"]
 
 _OPEN_FILES = 256
+_WRITABLE = ("/dev/shm", "/tmp")
+"""The private folders."""
 _FOLDER_ENTRIES = 20_000
-"""Files and folders that the private folder may hold: each costs kernel memory that its size does not count."""
+"""Files and folders that they may hold: each costs kernel memory that their size does not count."""
 
 _LIMITS = """
 import os, resource, sys
@@ -269,7 +271,7 @@ def _view(folders: Sequence[str], disk: int) -> list[str]:
     for path in _LOADER:
         view += ["--ro-bind-try", path, path]
     view += ["--proc", "/proc", "--dev", "/dev"]
-    for path in ("/dev/shm", "/tmp"):
+    for path in _WRITABLE:
         view += ["--perms", "1777", "--size", str(disk), "--tmpfs", path]
     # made by bubblewrap on its way, folders above would be closed to the user whom root becomes
     above = {str(parent) for path in folders for parent in Path(path).parents}
@@ -300,8 +302,8 @@ def _prefixes(python: str) -> list[str]:
 def _too_many_files(pids: list[int]) -> str:
     try:
         # the first two are bubblewrap's own
-        folder = os.statvfs(f"/proc/{pids[2]}/root/tmp")
+        folders = [os.statvfs(f"/proc/{pids[2]}/root{path}") for path in _WRITABLE]
     except (IndexError, OSError):  # not started yet, or ended meanwhile
         return ""
-    used = folder.f_files - folder.f_ffree
+    used = sum(folder.f_files - folder.f_ffree for folder in folders)
     return f"killed: more than {_FOLDER_ENTRIES} files" if used > _FOLDER_ENTRIES else ""

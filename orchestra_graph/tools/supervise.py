@@ -1,7 +1,7 @@
 """Runs one program under watch: wall time, memory of its whole process tree, length of its output.
 
-Knows nothing of isolation; `orchestra_graph.tools.sandbox` decides what the program can reach. Linux is needed for
-the memory watch (it reads `/proc`).
+Knows nothing of isolation; `orchestra_graph.tools.sandbox` decides what the program can reach. For Linux: it reads
+`/proc` and waits on process descriptors.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 _POLL = 0.05
@@ -82,7 +85,7 @@ async def supervise(
         with temporary(stdin) as given:
             process = await _start(argv, given, out, err, pass_fds=pass_fds, cwd=cwd)
         watch = asyncio.ensure_future(_watch(process.pid, memory_mb, check, stop))
-        ended = asyncio.ensure_future(process.wait())
+        ended = asyncio.ensure_future(_wait(process))
         try:
             running: set[asyncio.Future[Any]] = {ended, stop, watch}
             await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -161,30 +164,56 @@ async def _start(
     *,
     pass_fds: Sequence[int],
     cwd: str | None,
-) -> asyncio.subprocess.Process:
-    spawn = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *argv,
-            stdin=stdin,
-            stdout=out.writer,
-            stderr=err.writer,
-            env={},
-            cwd=cwd,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
+) -> subprocess.Popen[bytes]:
+    start = partial(
+        subprocess.Popen,
+        argv,
+        stdin=stdin,
+        stdout=out.writer,
+        stderr=err.writer,
+        env={},
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
     )
+    spawn = asyncio.get_running_loop().run_in_executor(_starter, start)
     try:
-        # cancelled half-way, asyncio would kill the first process only
         process = await asyncio.shield(spawn)
     except asyncio.CancelledError:
         process = await spawn
         _kill(process.pid)
-        await process.wait()
+        await _wait(process)
         raise
     out.close_writer()
     err.close_writer()
     return process
+
+
+async def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a process without a thread."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
+
+
+def _new_starter() -> None:
+    """A thread for starting programs that lives as long as this process, be it a forked one.
+
+    A program that is to die with its parent (`PR_SET_PDEATHSIG`) dies with the thread that started it.
+    """
+    global _starter
+    _starter = ThreadPoolExecutor(1, thread_name_prefix="orchestra-start")
+
+
+_starter: ThreadPoolExecutor
+_new_starter()
+os.register_at_fork(after_in_child=_new_starter)
 
 
 async def _watch(pid: int, memory_mb: int, check: Callable[[list[int]], str], stop: asyncio.Future[str]) -> None:

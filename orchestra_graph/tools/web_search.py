@@ -135,4 +135,12 @@ def _error(error: Exception) -> ToolError:
         return ToolError(f"web search failed: {type(error).__name__}: {error}", retryable=True)
     code = int(status[1])
     advice = "; the key is not valid" if code == 401 else ""
-    return ToolError(f"web search failed: {error}{advice}", retryable=code == 429 or code >= 500)
+    return _RefusedError(code, f"web search failed: {error}{advice}", retryable=code == 429 or code >= 500)
+
+
+class _RefusedError(ToolError):
+    """Tavily answered with a status, and bills nothing for that."""
+
+    def __init__(self, status_code: int, message: str, *, retryable: bool) -> None:
+        super().__init__(message, retryable=retryable)
+        self.status_code = status_code
