@@ -64,11 +64,11 @@ def _end() -> None:
 
 def main() -> None:
     args, _ = _parser().parse_known_args()
-    print(args.say, file=sys.stderr, flush=True)
     if args.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    print(args.say, file=sys.stderr, flush=True)
     if args.pid:
         args.pid.write_text(str(os.getpid()))
     if args.orphan:

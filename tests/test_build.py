@@ -29,6 +29,9 @@ def expert(name: str = "large", **fields: object) -> ToolSpec:
     return ToolSpec.model_validate({"name": name, "kind": "expert", "model": "m", "api_key_env": "KEY", **fields})
 
 
+TOOL = CodeInterpreter()
+
+
 async def test_every_kind(tmp_path: Path) -> None:
     (tmp_path / "ada.md").write_text("# Ada\n\nAda Lovelace was born in London.")
     tools = build_tools(
@@ -68,6 +71,11 @@ async def test_a_line_leaves_parameters_and_description_to_the_tool() -> None:
     assert bare.spec.required == ["text"]
     assert told.spec.description == "Cries."
     assert told.spec.parameters == own
+
+
+def test_two_lines_may_name_one_tool() -> None:
+    lines = [ToolSpec(name=name, kind="function", target="tests.test_build:TOOL") for name in ("near", "far")]
+    assert [tool.spec.name for tool in build_tools(of(*lines), {})] == ["near", "far"]
 
 
 async def test_a_program_stops_before_its_call_does() -> None:

@@ -63,6 +63,19 @@ async def test_vectors_of_another_model_are_refused(folder: Path, index: Path) -
     await LocalSearch(index, embeddings=Synonyms()).check_model()
 
 
+async def test_a_model_that_is_down_is_told_in_one_line(folder: Path, index: Path) -> None:
+    class Down(Synonyms):
+        async def aembed_query(self, text: str) -> list[float]:
+            raise ConnectionError("nobody\nlistens")
+
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise ConnectionError("nobody\nlistens")
+
+    LocalSearch.build(folder, index, embeddings=Synonyms())
+    with pytest.raises(ConfigError, match=r"^the embedding model Down failed: ConnectionError: nobody listens; fix: "):
+        await LocalSearch(index, embeddings=Down()).check_model()
+
+
 def build_and_name(folder: Path, index: Path) -> Path:
     build_index(folder, index)
     return index

@@ -191,6 +191,17 @@ async def test_a_server_that_was_closed(tmp_path: Path) -> None:
         await tool.run(asked(a=1, b=1))
 
 
+async def test_closing_a_server_fails_the_calls_under_way_and_cancels_nobody(tmp_path: Path) -> None:
+    with stdio(tmp_path) as server:
+        tool = by_name(server)["slow"]
+        call = asyncio.create_task(tool.run(asked(seconds=60)))
+        while not (tmp_path / "log").exists():
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.close)
+    with pytest.raises(ToolError):
+        await call
+
+
 @pytest.mark.parametrize(
     ("way", "said"),
     [

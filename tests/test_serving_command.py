@@ -86,6 +86,14 @@ def test_address(host: str, address: str) -> None:
     assert VLLMCommand(model="m", host=host).address == address
 
 
+@pytest.mark.parametrize("extra", [("--port", "9001", "--host", "::1"), ("--port=9001", "--host=::1")])
+def test_further_flags_say_where_it_listens(extra: tuple[str, ...]) -> None:
+    command = VLLMCommand(model="m", extra=extra)
+    assert (command.address, command.listens_on) == ("http://[::1]:9001", ("::1", 9001))
+    with pytest.raises(ConfigError, match="--port ninety: expected a number"):
+        _ = VLLMCommand(model="m", extra=("--port", "ninety")).address
+
+
 @pytest.mark.parametrize(
     "model, says",
     [
@@ -150,6 +158,7 @@ def test_flags_can_bring_what_a_folder_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no tokenizer.json"):
         check_folder(command)
     check_folder(replace(command, extra=("--tokenizer", "org/m", "--chat-template", "t.jinja")))
+    check_folder(replace(command, extra=("--tokenizer=org/m", "--chat-template=t.jinja")))
 
 
 def test_a_model_of_a_hub_is_not_looked_into() -> None:

@@ -87,6 +87,18 @@ async def test_stopping_takes_every_descendant(tmp_path: Path) -> None:
     assert not is_there(orphan)
 
 
+async def test_stopping_does_not_wait_for_forked_children_of_this_process(tmp_path: Path) -> None:
+    async with make(tmp_path) as server:
+        await server.wait_healthy(20)
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+            os._exit(0)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0), "it still runs"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 async def test_a_server_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     server = make(tmp_path, "--ignore-term", "--pid", tmp_path / "pid", grace=0.3)
     await server.start()

@@ -7,11 +7,13 @@ import os
 import signal
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestra_graph.errors import ServerError
+from orchestra_graph.serving import watch
 from orchestra_graph.serving.process import Server
 from orchestra_graph.serving.watch import Crashed, Event, Ready, Sample, keep_up
 from tests.test_serving_process import frequent_looks as frequent_looks
@@ -56,6 +58,40 @@ async def test_a_crash_is_told_and_the_server_started_again(tmp_path: Path) -> N
     assert crash.why.startswith(
         "the server ended with exit code 3: ValueError: the stand-in was told to end; full log: "
     )
+
+
+async def test_the_time_that_a_start_takes_is_no_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Server:
+        """Loads its model for longer than what counts as settled, and ends at once."""
+
+        exit_code = 3
+
+        async def start(self) -> None:
+            now[0] += 2 * watch.SETTLED
+
+        async def wait_healthy(self, timeout: float, on_line: Any) -> None:
+            """It is."""
+
+        async def load(self) -> None:
+            """It does not tell."""
+
+        async def wait(self) -> int:
+            return 3
+
+        async def stop(self) -> None:
+            """It has."""
+
+        def why(self) -> str:
+            return "it ended"
+
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    server: Any = Server()
+    with pytest.raises(ServerError, match="given up after 2 restarts"):
+        async with asyncio.timeout(30):
+            async for _ in keep_up(server, timeout=1000, restarts=2, first_pause=0.01):
+                pass
 
 
 async def test_restarts_are_bounded_and_pauses_grow(tmp_path: Path) -> None:

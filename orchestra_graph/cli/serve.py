@@ -109,7 +109,7 @@ def serve(
     if dry_run:
         print(shlex.join(command.argv()))
         return
-    check_port(command.host, command.port)
+    check_port(*command.listens_on)
     report: _Report = _Lines() if as_json else _Display()
     try:
         serving = _serve(

@@ -72,8 +72,21 @@ class VLLMCommand:
     @property
     def address(self) -> str:
         """Where this machine reaches it, without `/v1`."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        host, port = self.listens_on
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def listens_on(self) -> tuple[str, int]:
+        """Host and port.
+
+        Raises:
+            ConfigError: A flag in `extra` states a port that is no number.
+        """
+        port = self.flag("--port") or ""
+        if not port.isdecimal():
+            raise ConfigError(f"--port {port}: expected a number")
+        return self.flag("--host") or "", int(port)
 
     def argv(self) -> list[str]:
         """The whole command, to the letter as it is run."""
@@ -103,19 +116,19 @@ class VLLMCommand:
             weights_hash: Of the weights, where the caller knows it.
             step: Training step of the weights.
         """
-        given = self._flag("--chat-template")
+        given = self.flag("--chat-template")
         template = _template(Path(self.model)) if given is None else _text(Path(given))
         return Served(
             weights_hash=weights_hash,
             step=step,
-            tokenizer=self._flag("--tokenizer") or self.model,
+            tokenizer=self.flag("--tokenizer") or self.model,
             template_hash=None if template is None else hashlib.sha256(template.encode()).hexdigest(),
-            logprobs_mode=self._flag("--logprobs-mode"),
-            sampling=dict(VLLM_SAMPLING) if self._flag("--generation-config") == "vllm" else {},
+            logprobs_mode=self.flag("--logprobs-mode"),
+            sampling=dict(VLLM_SAMPLING) if self.flag("--generation-config") == "vllm" else {},
         )
 
-    def _flag(self, name: str) -> str | None:
-        """Value of a flag; of several the last stands, as with argparse."""
+    def flag(self, name: str) -> str | None:
+        """Value of a flag, those in `extra` among them; of several the last stands, as with argparse."""
         argv = self.argv()
         values = [
             argument.partition("=")[2] if "=" in argument else following
@@ -205,12 +218,12 @@ def check_folder(command: VLLMCommand) -> None:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} has no config.json; expected a model folder as save_pretrained writes it")
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
-    if "--tokenizer" not in command.extra and not any((folder / name).is_file() for name in tokenizers):
+    if command.flag("--tokenizer") is None and not any((folder / name).is_file() for name in tokenizers):
         raise ConfigError(
             f"{folder} has no tokenizer.json; fix: save the tokenizer into it (tokenizer.save_pretrained), "
             "or pass one: -- --tokenizer NAME"
         )
-    if "--chat-template" not in command.extra and _template(folder) is None:
+    if command.flag("--chat-template") is None and _template(folder) is None:
         raise ConfigError(
             f"{folder} has no chat template; fix: put chat_template.jinja into it, or pass one: -- --chat-template FILE"
         )

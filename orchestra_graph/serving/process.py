@@ -173,6 +173,11 @@ class Server:
         self._let_go()
         process, http, self._http = self._process, self._http, None
         if process is not None:
+            if process.returncode is None:
+                # Children of this process that were forked hold the leash, too. Not `terminate`, which asks whether it
+                # has ended, and takes the exit code from whoever waits for it.
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
             await process.wait()
             if process.returncode != 0:
                 # A keeper that was itself killed has left its session behind.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -84,12 +85,12 @@ async def keep_up(
     crashes = 0
     was_ready = False
     while True:
-        started = time.monotonic()
+        started, healthy_at = time.monotonic(), math.inf
         await server.start()
         try:
             await server.wait_healthy(timeout, on_line)
-            was_ready = True
-            yield Ready(time.monotonic() - started)
+            was_ready, healthy_at = True, time.monotonic()
+            yield Ready(healthy_at - started)
             async with aclosing(_samples(server, every, hung)) as samples:
                 async for sample in samples:
                     yield sample
@@ -100,7 +101,7 @@ async def keep_up(
             if not was_ready:
                 raise
             why = str(error)
-        if time.monotonic() - started > SETTLED:
+        if time.monotonic() - healthy_at > SETTLED:
             crashes = 0
         if crashes == restarts:
             after = f" after {restarts} restarts" if restarts else ""

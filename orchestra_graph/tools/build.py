@@ -10,6 +10,7 @@ import importlib
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -204,7 +205,7 @@ def _build(line: ToolSpec, environment: Mapping[str, str], retriever: Tool | Non
         if "limits" not in line.model_fields_set:
             return CodeInterpreter(name=line.name)
         return CodeInterpreter(name=line.name, timeout=SANDBOX_SHARE * line.limits.timeout)
-    return as_tool(_import(line))
+    return copy(as_tool(_import(line)))  # another line may name it too, with a spec of its own
 
 
 def _key(spec: ModelSpec, environment: Mapping[str, str]) -> SecretStr:

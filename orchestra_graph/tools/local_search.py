@@ -14,8 +14,9 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import ToolSpec
-from orchestra_graph.errors import ConfigError, ToolError
+from orchestra_graph.errors import ConfigError, OrchestraError, ToolError
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.dense_index import DenseIndex
 from orchestra_graph.tools.documents import search_module
@@ -157,10 +158,17 @@ class LocalSearch(Tool):
         """Ask the embedding model for one vector, to find out before the first query whether it fits the index.
 
         Raises:
-            ConfigError: The vectors are of another model.
-            Exception: Whatever the embedding model raises.
+            ConfigError: The vectors are of another model, or the model failed.
+            ToolError: The index is gone or damaged.
         """
-        await self.search("check", top_k=1)
+        try:
+            await self.search("check", top_k=1)
+        except OrchestraError:
+            raise
+        except Exception as error:  # a model may raise anything
+            model = "" if self._embedder is None else f" {self._embedder.model}"
+            fix = "check its name, address and key"
+            raise ConfigError(f"the embedding model{model} failed: {describe(error)}; fix: {fix}") from error
 
     def describe(self) -> tuple[int, str | None]:
         """How many passages the index holds, and the name of the model by which it is searched, if any. Blocks.

@@ -86,11 +86,13 @@ class McpSession:
         self._leave.set()
         if self._holder is not None:
             await asyncio.wait([self._holder], timeout=_CLOSING_SECONDS / 2)
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # requests under way are about to say that the server is gone
+            _, others = await asyncio.wait(others, timeout=_CLOSING_SECONDS / 8)
         for task in others:
             task.cancel()
         if others:
-            await asyncio.wait(others, timeout=_CLOSING_SECONDS / 4)
+            await asyncio.wait(others, timeout=_CLOSING_SECONDS / 8)
         loop.stop()
 
     async def call(self, name: str, args: dict[str, Any]) -> Any:

@@ -102,9 +102,9 @@ async def serve(search: LocalSearch, *, host: str, port: int, ready: Callable[[s
         ready: Called with the service's URL before the first request is taken.
 
     Raises:
-        ConfigError: The port is taken, the address is none of this machine's, or the model does not fit the index.
+        ConfigError: The port is taken, the address is none of this machine's, or the embedding model failed or does not
+            fit the index.
         MissingError: The extra `search` is not installed.
-        Exception: Whatever the embedding model raises when it is tried.
     """
     uvicorn, app = search_module("uvicorn"), make_app(search)
     with _listen(host, port) as listener:
