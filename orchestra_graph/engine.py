@@ -208,8 +208,11 @@ class Engine:
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
         """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model.
 
-        A line that names its model has its price, also where that is unknown: the router was shown the same.
+        A line that names its model has its price, also where that is unknown: the router was shown the same. Without a
+        model it is that of the tool's line in the catalog.
         """
+        if model is None and isinstance(spec, ToolSpec):
+            return self.catalog.tools.get(spec.name, spec).price
         if spec.price.has_tokens or model is None or spec.model is not None:
             return spec.price
         for other in self.catalog.tools.values():

@@ -16,7 +16,8 @@ Left out: threads that a tool starts without a copy of its context; `ContextThre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, cast
@@ -29,7 +30,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from orchestra_graph import events, spans
 from orchestra_graph.billing import describe, is_refusal
-from orchestra_graph.catalog import ModelSpec, Price
+from orchestra_graph.catalog import ModelSpec, Price, ToolSpec
 from orchestra_graph.charging import Attempt, own_charge, paid, stated_usage
 from orchestra_graph.journal import Journal, best_known
 from orchestra_graph.state import BudgetLeft
@@ -43,7 +44,7 @@ register_configure_hook(_handler, inheritable=True)
 # without passing its config on.
 
 PriceOf = Callable[[ModelSpec, str | None], Price]
-"""Price of a model request: the spec of the tool that makes it and the model's name."""
+"""Price of a model request, by the spec of the tool that makes it and the model's name; of a call, where that is None."""
 
 
 def report(*, seconds: float = 0.0, dollars: float = 0.0) -> None:
@@ -123,6 +124,30 @@ class Meter(BaseCallbackHandler):
             tokens: About how many are sent.
         """
         return _Request(self, tokens)
+
+    @contextmanager
+    def call_of(self, spec: ToolSpec) -> Iterator[None]:
+        """A call of another tool that this one makes by itself: a charge beside its own, at the other tool's price.
+
+        Args:
+            spec: The other tool's own line; the catalog's of that name says the price, where there is one.
+        """
+        key = f"{self.call_id}#{self._try}.{self._count}"
+        self._count += 1
+        call = self._requests[key] = Attempt(key, self._price_of(spec, None), time.perf_counter())
+        if self.journal or self.outer:
+            self._tell(key, self.tool, call.price.dollars(calls=1, seconds=spec.limits.timeout))
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            del self._requests[key]
+            clock = time.perf_counter() - call.started
+            seconds = clock if call.reported_seconds is None else call.reported_seconds
+            self._record_request(call, own_charge(call, seconds, failure), clock)
 
     def report(self, seconds: float, dollars: float) -> None:
         """See `report`: goes to the newest model request under way, else to the call itself."""

@@ -10,10 +10,9 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
-from orchestra_graph.catalog import Limits, Price, ToolSpec
+from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import create_orchestrator
-from orchestra_graph.meter import Meter
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
 from orchestra_graph.tools.expert import (
@@ -26,6 +25,8 @@ from orchestra_graph.tools.expert import (
     prompt_text,
 )
 from orchestra_graph.tools.sandbox import Execution
+
+QUESTION: Any = {"messages": [HumanMessage("How many?")]}
 
 
 class Search(Tool):
@@ -290,12 +291,36 @@ async def test_a_query_is_cut_and_an_empty_one_is_refused() -> None:
         await ask('""', role="search", retriever=search)
 
 
-async def test_the_search_of_an_expert_is_billed() -> None:
-    expert = Expert(ScriptedExpert("q"), name="e", role="search", retriever=Search(price=Price(per_call=0.008)))
-    meter = Meter("c", "e", expert.spec, price_of=lambda spec, model: Price())
-    with meter.attempt():
-        await expert.run(request())
-    assert meter.charges["c#0"]["dollars"] == 0.008
+async def test_the_search_of_an_expert_is_billed_as_a_call_of_its_tool() -> None:
+    web = Search(price=Price(per_call=0.5))
+    seek = Expert(ScriptedExpert("q"), name="seek", role="search", retriever=web)
+    catalog = Catalog.of([ToolSpec(name=web.spec.name, price=Price(per_call=0.001))])
+    router = ScriptedRouter([("seek", {}), (web.spec.name, {"query": "q"}), ("final_answer", {"answer": "x"})])
+    state = await create_orchestrator(router, [web, seek], catalog=catalog).compile().ainvoke(QUESTION)
+    assert {name: account["dollars"] for name, account in state["ledger"]["tools"].items() if name != "router"} == {
+        "seek": 0.001,
+        web.spec.name: 0.001,
+        "final_answer": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "known", "uncertain"),
+    [(TimeoutError("lost"), 0.0, 0.5), (ConnectionRefusedError("never sent"), 0.0, 0.0)],
+)
+async def test_a_search_of_an_expert_that_was_lost_is_uncertain(
+    error: Exception, known: float, uncertain: float
+) -> None:
+    class Lost(Search):
+        async def run(self, request: Request) -> Result:
+            raise error
+
+    web = Lost(price=Price(per_call=0.5), limits=Limits(retries=0))
+    seek = Expert(ScriptedExpert("q"), name="seek", role="search", retriever=web, limits=Limits(retries=0))
+    router = ScriptedRouter([("seek", {}), ("final_answer", {"answer": "x"})])
+    state = await create_orchestrator(router, [seek]).compile().ainvoke(QUESTION)
+    account = state["ledger"]["tools"]["seek"]
+    assert (account["dollars"], account["uncertain_dollars"]) == (known, uncertain)
 
 
 # What it is to the catalog.

@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
@@ -14,7 +15,7 @@ from langchain_core.messages import HumanMessage, SystemMessage, convert_to_mess
 from orchestra_graph.attempts import ask
 from orchestra_graph.catalog import Role, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
-from orchestra_graph.meter import report
+from orchestra_graph.meter import current_meter
 from orchestra_graph.text import neutralise, neutralise_values
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
 from orchestra_graph.tools.sandbox import Bubblewrap, Sandbox
@@ -201,12 +202,8 @@ async def _search(text: str, retriever: Tool, request: Request) -> Result:
     query = text.splitlines()[-1].strip().strip('"`')[:LONGEST_QUERY]
     if not query:
         raise ToolError(f"the expert's reply holds no query: {text!r}", retryable=True)
-    found = await retriever.run(
-        Request(
-            args={retriever.spec.required[0]: query},
-            question=request.question,
-            call_id=request.call_id,
-        )
-    )
-    report(dollars=retriever.spec.price.dollars(calls=1))
+    asked = Request(args={retriever.spec.required[0]: query}, question=request.question, call_id=request.call_id)
+    meter = current_meter()
+    with nullcontext() if meter is None else meter.call_of(retriever.spec):
+        found = await retriever.run(asked)
     return Result(f"Query: {query}\n{found.content}", artifacts=found.artifacts)
