@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import IO, Any
 
 _POLL = 0.05
@@ -165,17 +164,18 @@ async def _start(
     pass_fds: Sequence[int],
     cwd: str | None,
 ) -> subprocess.Popen[bytes]:
-    start = partial(
-        subprocess.Popen,
-        argv,
-        stdin=stdin,
-        stdout=out.writer,
-        stderr=err.writer,
-        env={},
-        cwd=cwd,
-        pass_fds=tuple(pass_fds),
-        start_new_session=True,
-    )
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=out.writer,
+            stderr=err.writer,
+            env={},
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+
     spawn = asyncio.get_running_loop().run_in_executor(_starter, start)
     try:
         process = await asyncio.shield(spawn)
