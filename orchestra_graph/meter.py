@@ -44,7 +44,7 @@ register_configure_hook(_handler, inheritable=True)
 # without passing its config on.
 
 PriceOf = Callable[[ModelSpec, str | None], Price]
-"""Price of a model request by the spec of the tool that makes it and the model's name; where that is None, of a call."""
+"""Price of a model request by its tool's spec and the name of the model; where that is None, of a call of the tool."""
 
 
 def report(*, seconds: float = 0.0, dollars: float = 0.0) -> None:
