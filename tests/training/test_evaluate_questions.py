@@ -203,6 +203,31 @@ def test_a_judge_is_asked_once_for_an_answer(tmp_path: Path, catalog: Path, open
     assert [request.body["model"] for request in openai_server.requests].count("judge") == 1
 
 
+def test_an_answer_that_nobody_can_judge_counts_as_not_solved_and_stops_nothing(
+    tmp_path: Path, catalog: Path, openai_server: OpenAIServer
+) -> None:
+    path = tmp_path / "capitals.jsonl"
+    asked = [{"question": f"Who? {n}", "answer": "Jane", "verdict": "judge"} for n in range(3)]
+    path.write_text("\n".join(map(json.dumps, asked)))
+    answer = openai_server.script
+    assert callable(answer)
+    openai_server.script = lambda body: (
+        Reply("I would rather not.")
+        if body["model"] == "judge" and "Who? 1" in json.dumps(body["messages"])
+        else answer(body)
+    )
+    make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)
+    wanted = Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / "runs.jsonl")
+    outcome = carry_out(wanted)
+    assert [run.solved for _, run in sorted(outcome.runs.items())] == [True, False, True]
+    (unjudged,) = outcome.broken
+    assert unjudged.error == "no verdict: the reply ends with 'I would rather not.'; expected CORRECT or INCORRECT"
+    assert unjudged.dollars > 0
+    openai_server.script = answer
+    again = carry_out(wanted)
+    assert (again.resumed, again.broken) == (2, [])
+
+
 def test_questions_need_tools(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--questions needs --catalog"):
         question_sets([tmp_path], None, catalog=None, judge=None, models=None, world=None, verdicts=tmp_path)

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 from langchain_core.outputs import ChatResult
+from langchain_openai import ChatOpenAI
 from orchestra_training.verdicts import Judge
 from orchestra_training.verdicts.judge import ANSWER_SHOWN, JUDGE_PROMPT, read_grade
 from pydantic import Field
 
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.errors import ConfigError, ServerError
 from orchestra_graph.testing import ScriptedExpert
+from tests.openai_server import closed_url
 
 
 class Recorder(ScriptedExpert):
@@ -121,3 +123,9 @@ async def test_a_long_answer_is_cut() -> None:
 async def test_a_reference_is_needed() -> None:
     with pytest.raises(ConfigError, match="reference = ' ' of 'q'; expected the right answer"):
         await Judge(Recorder(), name="m").verdict("q", "a", " ")
+
+
+async def test_a_server_that_does_not_answer_is_told_in_one_line() -> None:
+    model = ChatOpenAI(model="m", base_url=closed_url(), api_key="k", max_retries=0)
+    with pytest.raises(ServerError, match=r"no reply of judge:m: .*Connection error"):
+        await Judge(model, name="m").verdict("q", "a", "r")

@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def broken(self) -> list[Played]:
-        """Runs whose router failed: they count as not solved, and are played again next time."""
+        """Runs whose router failed or that have no verdict: not solved, and played again next time."""
         return [run for run in self.runs.values() if run.error is not None]
 
     def tables(self, *, against: str | None, draws: int) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.evaluate.examples import ExampleSet
+from orchestra_graph.runlog.record import Trajectory, Verdict
+from orchestra_training.evaluate.examples import Example, ExampleSet
 from orchestra_training.evaluate.played import Key, Played, about, played
 from orchestra_training.evaluate.routers import RouterSpec, take_seat
 from orchestra_training.evaluate.score import Reference
+from orchestra_training.reward.measures import is_solved
 
 BROKEN_FIRST: Final = 5
 """Runs of a router that break before any of its runs ends: it cannot be reached, and nothing more is tried."""
@@ -92,7 +93,15 @@ class Stage:
             run = Trajectory.model_validate(ended[-1])
             verdict = await trial.verdict(state["answer"])
             self.log.judge(run.run_id, verdict)
-            yield played(key, example, run.model_copy(update={"verdict": verdict}), self.reference)
+            yield self._ended(key, example, run, verdict)
+
+    def _ended(self, key: Key, example: Example, run: Trajectory, verdict: Verdict) -> Played:
+        """A run that ended; one that nobody could judge counts as not solved, and is told."""
+        if is_solved(verdict) is not None:
+            return played(key, example, run.model_copy(update={"verdict": verdict}), self.reference)
+        unsolved = run.model_copy(update={"verdict": verdict.model_copy(update={"outcome": 0.0})})
+        reason = getattr(verdict, "reason", verdict.by)
+        return replace(played(key, example, unsolved, self.reference), error=f"no verdict: {reason}")
 
     def _broken(self, key: Key, unit: int, kind: str, error: RouterError) -> Played:
         """A run whose router failed: not solved, and told.

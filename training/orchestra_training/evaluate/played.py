@@ -36,7 +36,7 @@ class Played:
     unit: int
     kind: str
     run_id: str | None
-    """None for a run that broke."""
+    """None for a run whose router failed."""
     solved: bool
     dollars: float = 0.0
     seconds: float = 0.0
@@ -58,7 +58,7 @@ class Played:
     """(6), where there is a reference."""
     utility: float | None = None
     error: str | None = None
-    """Why the run broke."""
+    """Why its router failed, or why it has no verdict."""
 
 
 def about(key: Key, example: Example, *, split: str | None, identity: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Final
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.billing import describe, is_refusal, is_transient
+from orchestra_graph.errors import ConfigError, ServerError
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.text import cut, neutralise
 from orchestra_training.checked import checked
@@ -75,6 +76,7 @@ class Judge:
 
         Raises:
             ConfigError: The reference is blank, or what is kept cannot be read.
+            ServerError: The model's server refused or did not answer.
         """
         if not reference.strip():
             raise ConfigError(f"reference = {reference!r} of {question[:60]!r}; expected the right answer")
@@ -93,11 +95,18 @@ class Judge:
             reference=neutralise(reference),
             answer=neutralise(cut(answer, ANSWER_SHOWN)),
         )
-        reply = await self._model.ainvoke([SystemMessage(JUDGE_PROMPT), HumanMessage(task)])
-        verdict = read_grade(reply.text, self.by)
+        verdict = read_grade(await self._ask(task), self.by)
         if verdict.outcome is not None:
             self._write(key, verdict)
         return verdict
+
+    async def _ask(self, task: str) -> str:
+        try:
+            return (await self._model.ainvoke([SystemMessage(JUDGE_PROMPT), HumanMessage(task)])).text
+        except Exception as error:
+            if is_refusal(error) or is_transient(error):
+                raise ServerError(f"no reply of {self.by}: {describe(error)}") from error
+            raise
 
     def _read(self, key: str) -> Verdict | None:
         if self._cache is None:
