@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -320,6 +321,23 @@ def test_the_command_writes_pairs(orchestra: Orchestra, openai_server: OpenAISer
     assert [pair.by for pair in pairs] == ["rules"] * 20 + ["model:llama"] * 2
     checks = [r.body for r in openai_server.requests if r.body["model"] == "o3"]
     assert len(checks) == 3 and all(body["temperature"] == 0 for body in checks)
+
+
+def test_both_splits_are_written_in_one_event_loop(
+    orchestra: Orchestra, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A client that keeps its connections open cannot use them in a second loop."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def reply(_: list[BaseMessage]) -> tuple[str, Any]:
+        loops.append(asyncio.get_running_loop())
+        return "Proposals", {"pairs": GOOD}
+
+    monkeypatch.setattr("orchestra_training.cli.models.build_model", lambda *_, **__: ScriptedRouter(reply))
+    (tmp_path / "c.toml").write_text(FILE.format(url="http://nowhere"))
+    pens = ("--written", 2, "--held-out", 0.5, "--writer", "llama", "--checker", "o3")
+    assert orchestra("pairs", "c.toml", "--to", "p.jsonl", "--count", 0, *pens).code == 0
+    assert len(loops) > 1 and len(set(loops)) == 1
 
 
 def test_what_was_made_before_a_server_refused_is_kept(

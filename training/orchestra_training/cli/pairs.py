@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +54,7 @@ def pairs(
         for split, (by_rule, _) in wanted.items():
             job.draw(split, by_rule)
         if pens is not None:
-            for split, (_, by_pen) in wanted.items():
-                asyncio.run(job.write(split, by_pen, *pens))
+            asyncio.run(job.write({split: by_pen for split, (_, by_pen) in wanted.items()}, *pens))
     if as_json:
         print_json({"file": str(to), "pairs": job.counts(), "left_out": job.left_out()})
     else:
@@ -80,8 +79,15 @@ class _Job:
             self._keep(pair)
             self.progress.advance(bar)
 
-    async def write(self, split: Split, n: int, writer: BaseChatModel, checker: BaseChatModel, name: str) -> None:
-        """Pairs by the models; each is in the file as soon as it is there."""
+    async def write(
+        self, wanted: Mapping[Split, int], writer: BaseChatModel, checker: BaseChatModel, name: str
+    ) -> None:
+        """Pairs by the models, in one event loop: the connections that a model keeps open belong to it."""
+        for split, n in wanted.items():
+            await self._write(split, n, writer, checker, name)
+
+    async def _write(self, split: Split, n: int, writer: BaseChatModel, checker: BaseChatModel, name: str) -> None:
+        """Pairs of one split; each is in the file as soon as it is there."""
         bar = self.progress.add_task(f"{split}, by {plain(name)}", total=n)
         texts = [pair.text for pair in self.made if pair.split != split]
         async for pair in by_model(
