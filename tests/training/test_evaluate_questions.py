@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow
 import pytest
 from orchestra_training.cli.eval_sets import open_questions, question_sets
+from orchestra_training.evaluate.conditions import WorkbenchSet
 from orchestra_training.evaluate.evaluation import Evaluation, carry_out
 from orchestra_training.evaluate.examples import ExampleSet
 from orchestra_training.evaluate.published import format_of, read_question_file, read_service_tasks
@@ -189,6 +190,22 @@ def test_questions_of_ones_own(tmp_path: Path, catalog: Path) -> None:
     assert carry_out(Evaluation(routers=routers, sets=[make], log=log)).resumed == 4
     figures = outcome.tables(against="strongest", draws=100)["conditions"]["capitals"]
     assert figures["routers"]["fixed:sage"]["success"]["value"] == 0.5
+
+
+def test_two_sets_of_one_name_are_refused_before_anything_is_paid(tmp_path: Path, catalog: Path) -> None:
+    files = [tmp_path / "hle" / "unseen.jsonl", tmp_path / "frames" / "unseen.jsonl"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text('{"question": "Capital of France?", "answer": "Paris"}\n')
+    hle, frames = question_sets(
+        files, None, catalog=catalog, judge=None, models=None, world=None, verdicts=tmp_path / "verdicts"
+    )
+    routers, log = [parse_router("fixed:sage")], tmp_path / "runs.jsonl"
+    with pytest.raises(ConfigError, match=r"named 'unseen': .*hle/unseen\.jsonl and .*frames/unseen\.jsonl; .*rename"):
+        carry_out(Evaluation(routers=routers, sets=[hle, frames], log=log))
+    with pytest.raises(ConfigError, match=r"two sets are named 'unseen': .*hle/unseen\.jsonl and the workbench"):
+        carry_out(Evaluation(routers=routers, sets=[hle, partial(WorkbenchSet, "unseen", tasks=1)], log=log))
+    assert not log.exists()
 
 
 def test_a_judge_is_asked_once_for_an_answer(tmp_path: Path, catalog: Path, openai_server: OpenAIServer) -> None:

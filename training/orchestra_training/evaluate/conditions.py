@@ -59,6 +59,7 @@ class WorkbenchSet(ExampleSet):
         ConfigError: There is no such condition, or no task.
     """
 
+    origin = "the workbench"
     split = "held_out"
 
     def __init__(self, name: str, *, tasks: int, seed: int = 0, budgets: Sequence[Budget] = ()) -> None:

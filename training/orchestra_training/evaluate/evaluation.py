@@ -11,7 +11,7 @@ from typing import Any
 from orchestra_graph.report.runs import RunTable
 from orchestra_graph.runlog.read import ReadReport
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.evaluate.examples import ExampleSet
+from orchestra_training.evaluate.examples import ExampleSet, check_sets
 from orchestra_training.evaluate.play import Stage, WatchedLog
 from orchestra_training.evaluate.played import Key, Played
 from orchestra_training.evaluate.processes import play_in_processes
@@ -102,6 +102,7 @@ def carry_out(
     """
     check_names(wanted.routers)
     sets = [make() for make in wanted.sets]
+    check_sets(sets)
     reference = None if wanted.reference is None else read_reference(wanted.reference)
     aside = [spec.name for spec in wanted.routers if any(member.program == "oracle" for member in spec.members)]
     outcome = Outcome(sets, reference=reference, aside=aside)

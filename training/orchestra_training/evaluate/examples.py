@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestra_graph.catalog import Catalog
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.tools.base import Tool
@@ -51,6 +52,8 @@ class ExampleSet(ABC):
     """A named set of examples."""
 
     name: str
+    origin: str
+    """Where it is from, for messages."""
     split: str | None = None
     seed: int = 0
 
@@ -69,3 +72,19 @@ class ExampleSet(ABC):
     def counts(self, kind: str) -> bool:
         """Whether examples of a kind are part of the set's own figures; others are there to be compared with."""
         return True
+
+
+def check_sets(sets: Sequence[ExampleSet]) -> None:
+    """Refuse two sets of one name: results are kept by it.
+
+    Raises:
+        ConfigError: Names both.
+    """
+    first: dict[str, ExampleSet] = {}
+    for examples in sets:
+        other = first.setdefault(examples.name, examples)
+        if other is not examples:
+            raise ConfigError(
+                f"two sets are named {examples.name!r}: {other.origin} and {examples.origin}; expected unique names; "
+                "fix: rename a file"
+            )

@@ -41,6 +41,7 @@ class QuestionSet(ExampleSet):
 
     def __init__(self, path: Path, tools: Sequence[Tool], judges: Judges, *, limit: int | None = None) -> None:
         self.name = path.stem
+        self.origin = str(path)
         self.file = read_question_file(path)
         self._asked = self.file.asked[:limit]
         self._tools = tools
@@ -100,6 +101,7 @@ class ServiceSet(ExampleSet):
         self, path: Path, world: ServiceWorld, experts: Sequence[Tool] = (), *, limit: int | None = None
     ) -> None:
         self.name = path.stem
+        self.origin = str(path)
         self._tasks = read_service_tasks(path)[:limit]
         self._world = world
         self._experts = experts
