@@ -6,6 +6,7 @@ The published files are written here by their field names; none of the real ones
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -190,6 +191,34 @@ def test_questions_of_ones_own(tmp_path: Path, catalog: Path) -> None:
     assert carry_out(Evaluation(routers=routers, sets=[make], log=log)).resumed == 4
     figures = outcome.tables(against="strongest", draws=100)["conditions"]["capitals"]
     assert figures["routers"]["fixed:sage"]["success"]["value"] == 0.5
+
+
+def test_runs_of_another_catalog_or_judged_by_another_answer_are_run_again(tmp_path: Path, catalog: Path) -> None:
+    path, log = tmp_path / "capitals.jsonl", tmp_path / "runs.jsonl"
+
+    def resumed(answer: str, **rule: Any) -> int:
+        path.write_text(json.dumps({"question": "Capital of France?", "answer": answer, **rule}))
+        make = partial(open_questions, path, catalog, None, None, None, tmp_path / "verdicts", None)
+        return carry_out(Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=log)).resumed
+
+    assert [resumed("Lyon"), resumed("Lyon"), resumed("Paris"), resumed("Paris")] == [0, 1, 0, 1]
+    assert [resumed("42"), resumed("42", verdict="numeric"), resumed("42", verdict="numeric", tolerance=0)] == [0, 0, 0]
+    catalog.write_text(catalog.read_text().replace("Knows things.", "Knows little."))
+    assert resumed("Paris") == 0
+    log.write_text(re.sub(r',"judged_by":"\w+"', "", log.read_text()))
+    assert resumed("Madrid") == 1
+
+
+def test_another_judge_behind_the_same_line_is_asked_anew(
+    tmp_path: Path, catalog: Path, openai_server: OpenAIServer
+) -> None:
+    path = tmp_path / "frames.tsv"
+    path.write_text(FRAMES)
+    for log, model in (("a.jsonl", "judge"), ("b.jsonl", "other")):
+        catalog.write_text(catalog.read_text().replace('"judge"', f'"{model}"'))
+        make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)
+        carry_out(Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / log))
+    assert [request.body["model"] for request in openai_server.requests] == ["sage", "judge", "sage", "other"]
 
 
 def test_two_sets_of_one_name_are_refused_before_anything_is_paid(tmp_path: Path, catalog: Path) -> None:

@@ -23,7 +23,7 @@ from orchestra_graph.cli.terminal import console, money, one_line, plain, print_
 from orchestra_graph.errors import CatalogError, ConfigError
 from orchestra_graph.tools.build import build_tools
 from orchestra_graph.tools.sandbox import Bubblewrap
-from orchestra_training.cli.models import chat_model
+from orchestra_training.cli.models import chat_model, model_name
 from orchestra_training.descriptions.findings import Finding, find
 from orchestra_training.descriptions.rewriting import rewrite
 from orchestra_training.descriptions.samples import Sample, question_samples, workbench_samples
@@ -67,7 +67,7 @@ def describe(
     lines = read if models is None else Catalog.from_toml(models)
     names = _names(read, tool or [])
     describer = None if writer is None else Describer(chat_model("--writer", writer, lines))
-    asked = None if judge is None else Judge(chat_model("--judge", judge, lines), name=judge)
+    asked = None if judge is None else Judge(chat_model("--judge", judge, lines), name=model_name(judge, lines))
     samples = _samples(read, names, tasks, asked, count, seed)
     run_log = None if log is None else open_log(log)
     findings: list[Finding] = []

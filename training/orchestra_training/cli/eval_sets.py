@@ -82,7 +82,7 @@ def open_questions(
     from orchestra_graph.settings import load  # noqa: PLC0415  (with what follows, only where it is needed)
     from orchestra_graph.tools.build import build_tools  # noqa: PLC0415
     from orchestra_graph.tools.sandbox import Bubblewrap  # noqa: PLC0415
-    from orchestra_training.cli.models import chat_model  # noqa: PLC0415
+    from orchestra_training.cli.models import chat_model, model_name  # noqa: PLC0415
     from orchestra_training.evaluate.published import format_of, read_question_file  # noqa: PLC0415
     from orchestra_training.evaluate.question_sets import QuestionSet, ServiceSet  # noqa: PLC0415
     from orchestra_training.questions import Judges  # noqa: PLC0415
@@ -94,7 +94,9 @@ def open_questions(
         return ServiceSet(file, load(world)(), tools, limit=tasks)
     kinds = {asked.question.verdict for asked in read_question_file(file).asked}
     named = lines if models is None else Catalog.from_toml(models)
-    asked = None if judge is None else Judge(chat_model("--judge", judge, named), name=judge, cache=verdicts)
+    asked = None
+    if judge is not None:
+        asked = Judge(chat_model("--judge", judge, named), name=model_name(judge, named), cache=verdicts)
     judges = Judges(mathematics=Mathematics(Bubblewrap()) if "mathematics" in kinds else None, judge=asked)
     return QuestionSet(file, tools, judges, limit=tasks)
 

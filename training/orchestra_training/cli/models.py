@@ -37,3 +37,8 @@ def chat_model(option: str, name: str, catalog: Catalog, *, temperature: float |
     if missing:
         raise ConfigError(f"{option} {name}: {'; '.join(missing)}")
     return build_model(spec, os.environ, retries=RETRIES, temperature=temperature)
+
+
+def model_name(name: str, catalog: Catalog) -> str:
+    """What the model of a line is called at its server: another model behind the same line is another one."""
+    return (catalog.router if name == "router" else catalog.tools[name]).model or name

@@ -22,7 +22,7 @@ from orchestra_graph.cli.terminal import console, counted, plain, print_json, pr
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.encoding import dump
 from orchestra_graph.workbench.wording import Split
-from orchestra_training.cli.models import chat_model
+from orchestra_training.cli.models import chat_model, model_name
 from orchestra_training.filters import FilterReport
 from orchestra_training.preference_pairs import Pair, by_model, by_rules
 
@@ -141,11 +141,10 @@ def _pens(
         return None
     if writer is None or checker is None:
         raise ConfigError(f"--written {written}: expected --writer and --checker, lines of the catalog with a model")
-    name = (lines.router if writer == "router" else lines.tools.get(writer, lines.router)).model
     return (
         chat_model("--writer", writer, lines),
         chat_model("--checker", checker, lines, temperature=0),
-        name or writer,
+        model_name(writer, lines),
     )
 
 

@@ -33,6 +33,8 @@ class Example:
     budget: Budget = field(default_factory=Budget)
     identity: Mapping[str, str] = field(default_factory=dict)
     """For each name in the catalog, the expert behind it; empty where names are drawn for nobody."""
+    judged_by: str | None = None
+    """Hash of the right answer and of the rule, in sets whose files may be corrected."""
 
     def expert(self, tool: str) -> str:
         """Who is behind a name of the catalog: names may be drawn, experts can be compared."""

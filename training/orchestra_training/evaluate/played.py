@@ -75,6 +75,7 @@ def about(key: Key, example: Example, *, split: str | None, identity: str) -> di
         "index": key.place,
         "kind": example.kind,
         "decided_by": identity,
+        "judged_by": example.judged_by,
     }
 
 
@@ -90,6 +91,11 @@ def key_of(run: Trajectory) -> Key | None:
 def decided_by(run: Trajectory, identity: str) -> bool:
     """Whether this policy decided a logged run; one that does not say is believed."""
     return bool((run.task.model_extra or {}).get("decided_by", identity) == identity)
+
+
+def judged_by(run: Trajectory, example: Example) -> bool:
+    """Whether a logged run was judged by the example's right answer; one that does not say is believed."""
+    return (run.task.model_extra or {}).get("judged_by") in (None, example.judged_by)
 
 
 def played(key: Key, example: Example, run: Trajectory, reference: Reference | None) -> Played:

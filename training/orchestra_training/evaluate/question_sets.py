@@ -10,6 +10,7 @@ Left out: the simulated user of tau2; the instruction is given at once, and the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +63,7 @@ class QuestionSet(ExampleSet):
             task_id=asked.question.id or f"{self.name}-{index}",
             question=asked.question.question,
             catalog=self._catalog,
+            judged_by=_hash(asked.question.model_dump_json(include={"answer", "verdict", "tolerance"})),
         )
 
     def trial(self, example: Example) -> Trial:
@@ -119,6 +121,7 @@ class ServiceSet(ExampleSet):
             task_id=task.id,
             question=task.instruction,
             catalog=Catalog.of(tool.spec for tool in self._tools(task.domain)),
+            judged_by=_hash(task.evaluation_criteria.model_dump_json()),
         )
 
     def trial(self, example: Example) -> Trial:
@@ -153,3 +156,7 @@ class _Noted(Tool):
         result = await self._tool.run(request)
         self._calls.append((self.spec.name, dict(request.args)))
         return result
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,7 @@ from orchestra_graph.runlog.read import ReadReport, read_runs
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.evaluate.examples import Example, ExampleSet
 from orchestra_training.evaluate.play import Job
-from orchestra_training.evaluate.played import Key, Played, decided_by, key_of, played
+from orchestra_training.evaluate.played import Key, Played, decided_by, judged_by, key_of, played
 from orchestra_training.evaluate.routers import RouterSpec
 from orchestra_training.evaluate.score import Reference
 from orchestra_training.reward.measures import is_solved
@@ -88,12 +88,13 @@ class Plan:
 
 
 def _is_of(run: Trajectory, example: Example) -> bool:
-    """Whether a run was given this example: a later release may draw others."""
+    """Whether a run was given this example: a later release may draw others, and a user edits files."""
     return (
         run.task.question == example.question
         and run.catalog is not None
         and run.catalog.tools.keys() >= example.catalog.tools.keys()
-        and all(run.catalog.tools[name].price == spec.price for name, spec in example.catalog.tools.items())
+        and all(run.catalog.tools[name] == spec for name, spec in example.catalog.tools.items())
         and run.preferences == example.preferences
         and run.budget == example.budget
+        and judged_by(run, example)
     )
