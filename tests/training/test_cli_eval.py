@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra_graph.cli import main
-from tests.openai_server import OpenAIServer, Reply
+from tests.openai_server import OpenAIServer, Refusal, Reply
 
 
 @pytest.fixture
@@ -41,6 +41,16 @@ def test_a_table_and_json(orchestra: Any) -> None:
     assert found["conditions"]["in-distribution"]["against"] == "rules"
 
 
+def test_runs_that_broke_make_no_reference(orchestra: Any, tmp_path: Path, openai_server: OpenAIServer) -> None:
+    openai_server.script = [Reply(calls=[("small", {})]), Refusal(400, "too long"), Reply(calls=[("small", {})])]
+    one_by_one = ("--tasks", 4, "--workers", 1, "--concurrent", 1, "--reference", "ref.jsonl")
+    code, out, err = orchestra("--make-reference", f"m=m@{openai_server.base_url}", *one_by_one)
+    assert (code, out) == (1, "") and "1 run broke" in err and "too long" in err
+    assert not (tmp_path / "ref.jsonl").exists()
+    code, out, _ = orchestra("--make-reference", f"m=m@{openai_server.base_url}", *one_by_one)
+    assert code == 0 and (tmp_path / "ref.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -48,6 +58,7 @@ def test_a_table_and_json(orchestra: Any) -> None:
         (("magic",), "router 'magic': "),
         (("rules", "--against", "large"), "--against large: no such router; expected one of rules"),
         (("--turn-limits", "many"), "--turn-limits 'many'"),
+        (("--make-reference", "m=rules,random", "--reference", "r.jsonl"), "router m: 2 members; expected one"),
         (("--reference", "nowhere.jsonl"), "nowhere.jsonl: cannot be read"),
     ],
 )

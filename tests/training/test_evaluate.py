@@ -118,6 +118,16 @@ def test_utility_and_score_need_a_reference_that_fits(tmp_path: Path) -> None:
         carry_out(evaluation(log, reference=reference, tasks=N + 1))
 
 
+def test_a_reference_has_a_run_of_one_policy_for_each_example(tmp_path: Path) -> None:
+    log, reference = tmp_path / "runs.jsonl", tmp_path / "reference.jsonl"
+    carry_out(evaluation(log, ["rules"], tasks=N - 2))
+    with pytest.raises(ConfigError, match=f"2 of {N} runs are missing"):
+        make_reference(evaluation(log, ["rules"]), reference)
+    with pytest.raises(ConfigError, match="router dice: 2 members; expected one"):
+        make_reference(evaluation(log, ["dice=random:1,random:2"]), reference)
+    assert not reference.exists()
+
+
 def test_figures(tmp_path: Path) -> None:
     outcome = carry_out(evaluation(tmp_path / "runs.jsonl", ["rules", "fixed:large", "dice=random:1,random:2"]))
     found = figures(outcome)

@@ -140,8 +140,10 @@ def evaluate(
     if make_reference is not None:
         if reference is None:
             raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
+        evaluation.check_reference(wanted)
         with _progress(output) as told:
-            evaluation.carry_out(wanted, on_start=told.start, on_run=told.add)
+            outcome = evaluation.carry_out(wanted, on_start=told.start, on_run=told.add)
+        _tell_broken(outcome)
         print_json(
             {
                 "reference": str(reference),

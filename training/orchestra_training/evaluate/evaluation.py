@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.report.runs import RunTable
 from orchestra_graph.runlog.read import ReadReport
 from orchestra_graph.runlog.record import Trajectory
@@ -137,12 +138,31 @@ def make_reference(wanted: Evaluation, path: Path) -> str:
         SHA-256 of the reference.
 
     Raises:
-        ConfigError: The file is there, or runs are missing.
+        ConfigError: The file is there, runs are missing, or there is more than one policy.
     """
+    check_reference(wanted)
     plan = Plan(wanted.routers, [make() for make in wanted.sets])
+    runs = {plan.key(run): run for run in plan.logged(wanted.log, ReadReport())}
+    if len(runs) < plan.runs:
+        raise ConfigError(
+            f"{wanted.log}: {plan.runs - len(runs)} of {plan.runs} runs are missing; expected one an example; "
+            "fix: carry the evaluation out until none breaks"
+        )
     # Conditions may share examples, for example one without a wish.
-    found = {example_id(run): run for run in plan.logged(wanted.log, ReadReport())}
+    found = {example_id(run): run for run in runs.values()}
     return write_reference(path, found.values())
+
+
+def check_reference(wanted: Evaluation) -> None:
+    """Refuse an evaluation that cannot become the reference; for the beginning, before anything is paid.
+
+    Raises:
+        ConfigError: It has more than one policy.
+    """
+    members = sum(len(router.members) for router in wanted.routers)
+    if members != 1:
+        names = ", ".join(router.name for router in wanted.routers)
+        raise ConfigError(f"router {names}: {members} members; expected one: a reference is one run an example")
 
 
 def run_table(wanted: Evaluation, *, most: int) -> dict[str, Any]:
