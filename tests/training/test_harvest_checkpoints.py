@@ -198,6 +198,24 @@ def test_a_graph_of_somebody_elses_with_a_router_in_it(tmp_path: Path) -> None:
     same(runs[live.run_id], live)
 
 
+def test_a_graph_whose_own_state_has_a_run(tmp_path: Path) -> None:
+    class State(MessagesState):
+        run: dict[str, Any]
+
+    log, path = RunLog(tmp_path / "runs.jsonl"), tmp_path / "checkpoints.db"
+    builder = StateGraph(State)
+    builder.add_node("look_up", lambda state: {"messages": [AIMessage("seven")]})
+    add_router(builder, ScriptedRouter([("look_up", {}), ("final_answer", {"answer": "7"})]), ["look_up"], run_log=log)
+    builder.add_edge(START, "router")
+    with sqlite_saver(path) as saver:
+        config: Any = {"configurable": {"thread_id": "one"}}
+        asked: Any = {"messages": [("user", "q")], "run": {"id": "job-7", "owner": "me"}}
+        builder.compile(checkpointer=saver).invoke(asked, config)
+    runs, _ = read(SqliteSource(path))
+    (live,) = read_runs(log.path)
+    same(runs[live.run_id], live)
+
+
 async def test_runs_that_are_not_ended_and_nested_ones_are_counted(tmp_path: Path) -> None:
     log, path = RunLog(tmp_path / "runs.jsonl"), tmp_path / "checkpoints.sqlite"
 

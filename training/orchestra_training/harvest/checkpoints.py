@@ -57,7 +57,7 @@ class _CheckpointSource(ABC):
             for checkpoint in _newest_first(saver):
                 report.read += 1
                 channels = checkpoint.checkpoint["channel_values"]
-                prefix = next((p for p in _CHANNELS if isinstance(channels.get(f"{p}run"), dict)), None)
+                prefix = next((p for p in _CHANNELS if _is_header(channels.get(f"{p}run"))), None)
                 run = {} if prefix is None else channels[f"{prefix}run"]
                 run_id = run.get("id")
                 if not isinstance(run_id, str):
@@ -93,6 +93,11 @@ class _CheckpointSource(ABC):
 
 
 _PARTS: Final = ("turns", "answer", "stopped_by", "ledger")
+
+
+def _is_header(value: Any) -> bool:
+    """Whether a channel holds the header of a run of ours: a graph of somebody else's may have a `run` of its own."""
+    return isinstance(value, dict) and "catalog_hash" in value
 
 
 def _trajectory(run: Mapping[str, Any], parts: Mapping[str, Any]) -> Trajectory:
