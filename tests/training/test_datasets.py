@@ -18,6 +18,8 @@ from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
 from orchestra_training.datasets.write import COLUMNS, Kind, read
 from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.harvest.gather import harvest
+from orchestra_training.harvest.logs import LogSource
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import measure
 
@@ -249,6 +251,15 @@ def test_runs_that_state_another_split_are_left_out(tmp_path: Path) -> None:
     stated = [run.model_copy(update={"split": "train"}) for run in cheap_and_dear("t3")]
     rows, facts = made(tmp_path, "sft", *cheap_and_dear("t1"), *held_out, *stated)
     assert [row["run_id"] for row in rows] == ["t1b", "t3b"]
+    assert facts["runs"]["left_out"] == {"other_split: held_out": 3}
+
+
+def test_runs_that_a_harvest_keeps_to_test_may_state_that_they_train(tmp_path: Path) -> None:
+    stated = {"t1": "train", "t2": "held_out", "t3": None}
+    runs = [run.model_copy(update={"split": split}) for task, split in stated.items() for run in cheap_and_dear(task)]
+    harvest([LogSource(log_of(tmp_path / "runs.jsonl", *runs))], tmp_path / "data", test_share=1)
+    facts = build("sft", logs_of(tmp_path / "data", "test"), tmp_path / "sft", split="test")
+    assert [row["run_id"] for row in read(tmp_path / "sft" / facts["file"])] == ["t1b", "t3b"]
     assert facts["runs"]["left_out"] == {"other_split: held_out": 3}
 
 

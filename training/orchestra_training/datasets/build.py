@@ -78,7 +78,8 @@ def build(
         to: Folder; must not be there, or be empty.
         options: Which runs.
         renderer: Gives tokens to runs that have none (fidelity `rendered`); not for `replay`.
-        split: Name of the split that the data set is; runs that state another one are left out.
+        split: Name of the split that the data set is; runs that state another one are left out, but those
+            that state `train` where a harvest keeps them to test.
         command: What the card says it was made with.
         watch: Goes around each reading of the runs, to show progress.
 
@@ -94,7 +95,8 @@ def build(
     options, folder = options or Options(), Path(to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; expected a new folder")
-    selection = Selection(needs=NEEDS[kind], split=split, evaluate=options.evaluate, renderer=renderer)
+    splits = (split, "train") if logs.are_set_aside else (split,)
+    selection = Selection(needs=NEEDS[kind], splits=splits, evaluate=options.evaluate, renderer=renderer)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

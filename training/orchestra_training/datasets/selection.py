@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,8 +36,8 @@ class Selection:
 
     needs: Literal["exact", "ids"] | None
     """The least fidelity; a renderer makes up for what is below `ids`. None where no tokens are wanted."""
-    split: str | None = None
-    """Runs that state another split are left out."""
+    splits: Sequence[str] = ()
+    """Runs that state another split are left out; empty takes any."""
     evaluate: bool = False
     """Whether runs whose purpose is `evaluate` are wanted as well."""
     renderer: Renderer | None = None
@@ -85,10 +85,9 @@ class Selection:
         fault = None if self.evaluate else for_evaluation(run)
         if fault is not None:
             return fault
-        if self.split is not None and run.split not in (None, self.split):
-            return Fault(
-                "other_split", run.split or "", f"split = {run.split!r}; expected {self.split!r}, or none stated"
-            )
+        if self.splits and run.split is not None and run.split not in self.splits:
+            wanted = " or ".join(map(repr, self.splits))
+            return Fault("other_split", run.split, f"split = {run.split!r}; expected {wanted}, or none stated")
         return self._shortfall(run) if self.needs is not None and self.renderer is None else None
 
     def _shortfall(self, run: Trajectory) -> Fault | None:

@@ -14,7 +14,7 @@ import orjson
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import ReadReport, read_runs
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.harvest.gather import REPORT
+from orchestra_training.harvest.gather import REPORT, TEST
 
 SUFFIXES: Final = (".jsonl", ".jsonl.zst")
 
@@ -39,6 +39,11 @@ class Logs:
                 else:
                     seen.add(run.run_id)
                     yield run
+
+    @property
+    def are_set_aside(self) -> bool:
+        """Whether these are the runs that a harvest keeps to test: it splits by task, whatever a run states."""
+        return [path.name for path in self.paths] == [TEST]
 
     def skipped(self) -> Counter[str]:
         """What harvests left out on the way into these logs and those of the other split, by kind."""
