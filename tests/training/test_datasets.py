@@ -229,7 +229,9 @@ def test_replay_learns_from_what_a_step_online_would(tmp_path: Path) -> None:
     rows, facts = made(tmp_path, "replay", *runs)
     assert "g" not in {row["run_id"] for row in rows}
     assert sum(row["advantage"] for row in rows) > 0, "it counts in the mean of its group"
-    assert facts["turns"]["left_out"] == {"invalid_output: gave_up": 1}
+    turns = sum(len(row["turns"]) for row in rows)
+    assert facts["turns"] == {"kept": turns, "left_out": {"invalid_output: gave_up": 1}}
+    assert facts["fidelity"] == {"exact": 3}
     found = {one.row.run_id: one.weight for one in make_batch(runs).rows}
     assert found == pytest.approx({row["run_id"]: row["advantage"] / row["policy_tokens"] for row in rows})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from statistics import fmean
@@ -16,7 +16,7 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 from orchestra_training.datasets.selection import Selection
-from orchestra_training.filters import LEAST_SPREAD, Fault, homogeneous, invalid_output, unjudged
+from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output, unjudged
 from orchestra_training.groups import Group, Reward, collect, example_id, group_id
 from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.measures import Measures, measure
@@ -163,10 +163,9 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Exam
         if group.run_ids[0] in earned
         for id, value in zip(group.run_ids, advantages([earned[id] for id in group.run_ids]), strict=True)
     }
-    for run in selection.with_tokens(runs, earned):
-        if not selection.reports.turns.passes(run.run_id, invalid_output(run)):
-            continue
-        rows = rows_of(run, report=selection.reports.turns)
+    turns = selection.reports.turns
+    for run in selection.with_tokens(_answered(runs, earned, turns), earned):
+        rows = rows_of(run, report=turns)
         tokens = policy_tokens(rows)
         for row in rows:
             yield {
@@ -182,6 +181,15 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Exam
                 "step": None if run.policy is None else run.policy.step,
                 "turns": list(row.turns),
             }
+
+
+def _answered(runs: Runs, chosen: Container[str], report: FilterReport) -> Iterator[Trajectory]:
+    """Runs, without those of the chosen ones that have no valid answer, which are noted."""
+    for run in runs:
+        fault = invalid_output(run) if run.run_id in chosen else None
+        # The report counts turns: a run that stays is none.
+        if fault is None or report.passes(run.run_id, fault):
+            yield run
 
 
 def _groups(runs: Runs, selection: Selection, key: Callable[[Trajectory], str]) -> list[Group]:
