@@ -24,6 +24,7 @@ _PLAIN: Final = str.maketrans(
 _QUOTES: Final = ('"', "'", "`")
 _ARTICLE: Final = re.compile(r"\A(?:the|an?) (?=.)")
 _THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_WHOLE: Final = re.compile(r"[-$\u20ac\u00a3]*\d+")
 _NUMBER: Final = re.compile(
     r"(?:(?<![\w.)])(?P<sign>[-+])[$\u20ac\u00a3]?)?"
     r"(?<![\w.])(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:e[-+]?\d+)?)",
@@ -86,7 +87,9 @@ def says(text: str, part: str) -> bool:
     before = r"(?<!\w)(?<!\d[.,])" if wanted[0].isalnum() else ""
     sign = r"(?<!\s-)(?<!^-)" if wanted[0].isdigit() else ""
     after = r"(?!\w)(?![.,]\d)" if wanted[-1].isalnum() else ""
-    return re.search(before + sign + re.escape(wanted) + after, normalise(text)) is not None
+    # Amounts are often said with cents where there are none.
+    zeros = r"(?:\.0+)?" if _WHOLE.fullmatch(wanted) else ""
+    return re.search(before + sign + re.escape(wanted) + zeros + after, normalise(text)) is not None
 
 
 def last_number(text: str) -> float | None:
