@@ -95,6 +95,16 @@ def test_frames(tmp_path: Path) -> None:
     assert (asked.question.question, asked.question.reference, asked.kind) == ("Who?", "Jane", "Multiple constraints")
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x1c"])
+def test_marks_within_a_text_end_no_line(tmp_path: Path, mark: str) -> None:
+    own, frames = tmp_path / "own.jsonl", tmp_path / "frames.tsv"
+    asked = {"question": f"Who{mark}was?", "answer": "Jane"}
+    own.write_text(json.dumps(asked, ensure_ascii=False), encoding="utf-8")
+    frames.write_text(FRAMES.replace("Who?", f"Who{mark}was?"), encoding="utf-8")
+    for path in (own, frames):
+        assert [found.question.question for found in read_question_file(path).asked] == [asked["question"]]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
 def test_toolscale(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"tasks.{kind}"

@@ -13,6 +13,7 @@ at hand to run.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,14 +200,15 @@ def _rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _tsv(text: str) -> Iterable[Any]:
     csv.field_size_limit(_LONGEST_FIELD)
-    return csv.DictReader(text.splitlines(keepends=True), delimiter="\t")
+    return csv.DictReader(io.StringIO(text), delimiter="\t")
 
 
 def _json(text: str, path: Path) -> Iterable[Any]:
     try:
         if text.lstrip().startswith("["):
             return list(json.loads(text))
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        # Not `splitlines`: texts may hold what Unicode takes for the end of a line.
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise ConfigError(f"{path}: no JSON: {error}; expected a JSON object a line, or a list of them") from error
 
