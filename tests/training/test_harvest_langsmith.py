@@ -184,7 +184,7 @@ def test_a_nested_run_is_in_the_one_around_it(recorder: Recorder, interface: Int
 
 def test_feedback_of_people_is_the_verdict(recorder: Recorder, interface: Interface, tmp_path: Path) -> None:
     log = RunLog(tmp_path / "runs.jsonl")
-    for _ in range(3):
+    for _ in range(4):
         traced(recorder, lambda: orchestrated(log))
     roots = [run["trace_id"] for run in recorder.runs.values() if not run.get("parent_run_id")]
     people = {"feedback_source": {"type": "app", "user_name": "Ada"}, "created_at": "2026-01-01T00:00:00+00:00"}
@@ -192,6 +192,7 @@ def test_feedback_of_people_is_the_verdict(recorder: Recorder, interface: Interf
         {"id": roots[0], "key": "correct", "run_id": roots[0], "trace_id": roots[0], "score": 1, **people},
         {"id": roots[1], "key": "correct", "run_id": roots[1], "trace_id": roots[1], "score": 0, **people},
         {"id": roots[2], "key": "correct", "run_id": roots[2], "trace_id": roots[2], "score": None, **people},
+        {"id": roots[3], "key": "correct", "run_id": roots[3], "trace_id": roots[3], "score": 4, **people},
         {"id": PROJECT_FEEDBACK, "key": "tone", "run_id": roots[2], "trace_id": roots[2], "score": 1, **people},
     ]
     for record in recorder.feedback:
@@ -199,7 +200,7 @@ def test_feedback_of_people_is_the_verdict(recorder: Recorder, interface: Interf
     runs, report = read(source(recorder, interface, Wanted(feedback="correct")))
     found = sorted((run.verdict.outcome, run.verdict.by) for run in runs if run.verdict)
     assert found == [(0.0, "feedback:correct:Ada"), (1.0, "feedback:correct:Ada")]
-    assert report.noted == {"feedback_no_score": 1}
+    assert report.noted == {"feedback_no_score": 1, "feedback_out_of_scale": 1}
 
 
 @pytest.mark.parametrize("pages", [True, False])

@@ -72,7 +72,8 @@ def read_feedback(
 
     Args:
         records: Objects of `langsmith.schemas.Feedback`, or their JSON.
-        report: Notes the records that are left out: of another key, of a model, without a score, outdated.
+        report: Notes the records that are left out: of another key, of a model, without a score, with one out of
+            scale, outdated.
         key: Name of the feedback that says whether the task was solved.
         scale: The scores that mean not solved and solved.
         source: Name for errors, for example the file that the records are from.
@@ -87,10 +88,10 @@ def read_feedback(
         raise ConfigError(f"scale = {scale!r}: expected two different scores, of not solved and of solved")
     newest: dict[str, tuple[str, Feedback]] = {}
     for number, record in enumerate(records, start=1):
-        feedback = _read(record, f"{source}:{number}", scale)
+        feedback = checked(Feedback, record, f"{source}:{number}")
         id = str(feedback.id or f"{source}:{number}")
         trace = feedback.trace
-        if not report.passes(id, _unfit(feedback, key)) or trace is None:
+        if not report.passes(id, _unfit(feedback, key, scale)) or trace is None:
             continue
         other = newest.get(trace)
         if other is None or feedback.given_at >= other[1].given_at:
@@ -103,17 +104,7 @@ def read_feedback(
     return {trace: _verdict(feedback, scale) for trace, (_, feedback) in newest.items()}
 
 
-def _read(record: Mapping[str, Any] | object, place: str, scale: tuple[float, float]) -> Feedback:
-    feedback = checked(Feedback, record, place)
-    low, high = scale
-    if feedback.score is not None and not min(scale) <= feedback.score <= max(scale):
-        raise ConfigError(
-            f"{place}: score = {feedback.score!r}; expected from {low:g} to {high:g}; fix: state the scores' scale"
-        )
-    return feedback
-
-
-def _unfit(feedback: Feedback, key: str) -> Fault | None:
+def _unfit(feedback: Feedback, key: str, scale: tuple[float, float]) -> Fault | None:
     if feedback.trace is None:
         return Fault("feedback", "no_trace", "neither trace_id nor run_id is stated")
     if feedback.key != key:
@@ -122,6 +113,9 @@ def _unfit(feedback: Feedback, key: str) -> Fault | None:
         return Fault("feedback", "not_a_person", f"feedback_source.type = {feedback.feedback_source.type!r}")
     if feedback.score is None:
         return Fault("feedback", "no_score", "score = None; expected a number")
+    if not min(scale) <= feedback.score <= max(scale):
+        low, high = scale
+        return Fault("feedback", "out_of_scale", f"score = {feedback.score!r}; expected from {low:g} to {high:g}")
     return None
 
 
