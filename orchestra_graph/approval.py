@@ -41,8 +41,8 @@ class ApprovalRequest(TypedDict):
     name: str
     args: dict[str, Any]
     description: str
-    dollars: float
-    """The most that one attempt can cost."""
+    dollars: float | None
+    """The most that one attempt can cost: a graph all that it is given, None where the run has no budget of dollars."""
     problem: NotRequired[str]
     """What was wrong with the last answer."""
 
@@ -105,13 +105,22 @@ class Approval:
             over[name] = float(limit)
         return cls(over)
 
-    def is_needed(self, spec: ToolSpec, texts: Iterable[str] | None = None) -> bool:
-        """Whether a call that reads these texts, by default all that its context holds, has to be asked for."""
+    def is_needed(self, spec: ToolSpec, left: float | None, texts: Iterable[str] | None = None) -> bool:
+        """Whether a call has to be asked for; the arguments are those of `most_dollars`."""
         limit = self.over.get(spec.name)
-        return limit is not None and most_dollars(spec, texts) > limit
+        if limit is None:
+            return False
+        most = most_dollars(spec, left, texts)
+        return most is None or most > limit
 
-    def review(self, spec: ToolSpec, call: Call, texts: Iterable[str]) -> dict[str, Any] | str:
+    def review(self, spec: ToolSpec, call: Call, left: float | None, texts: Iterable[str]) -> dict[str, Any] | str:
         """Ask a person; an answer that cannot be used is asked for again, with what is wrong with it.
+
+        Args:
+            spec: The tool.
+            call: What the router would have it do.
+            left: See `most_dollars`.
+            texts: See `most_dollars`.
 
         Returns:
             The arguments that may be sent, or why the call was rejected.
@@ -125,7 +134,7 @@ class Approval:
             "name": spec.name,
             "args": call["args"],
             "description": spec.description,
-            "dollars": most_dollars(spec, texts),
+            "dollars": most_dollars(spec, left, texts),
         }
         while True:
             try:
@@ -144,8 +153,16 @@ class Approval:
             request = {**request, "problem": problem}
 
 
-def most_dollars(spec: ToolSpec, texts: Iterable[str] | None) -> float:
-    """The most that one attempt of a call can cost: the longest reply, all of its time."""
+def most_dollars(spec: ToolSpec, left: float | None, texts: Iterable[str] | None) -> float | None:
+    """The most that one attempt of a call can cost: the longest reply, all of its time; a graph all that it is given.
+
+    Args:
+        spec: The tool.
+        left: Dollars that the call is given, None for no bound.
+        texts: What it reads; None for all that its context holds.
+    """
+    if spec.is_open_ended:
+        return left
     limits = spec.limits
     read = limits.context_tokens if texts is None else estimate_tokens(list(texts))
     return spec.price.dollars(input_tokens=read, output_tokens=limits.output_tokens, calls=1, seconds=limits.timeout)

@@ -85,7 +85,7 @@ class Purse:
         """Take off what a decision cost that has just been made, before its calls are sent."""
         if self.is_bounded:
             specs = [self._setup.catalog.tools[call["tool"]] for call in turn["decision"]["calls"]]
-            self._graphs = max(1, sum(map(_shares, specs)))
+            self._graphs = max(1, sum(spec.is_open_ended for spec in specs))
             spent = Spent.of([turn])
             self.dollars -= spent.dollars
             self.seconds -= spent.seconds
@@ -119,7 +119,7 @@ class Purse:
         """
         kept_dollars, kept_seconds = (0.0, 0.0) if spec.terminal else (self._kept_dollars, self._kept_seconds)
         share = spec.share or 1.0
-        dollars = max(0.0, self.dollars - kept_dollars) * share / (self._graphs if _shares(spec) else 1)
+        dollars = max(0.0, self.dollars - kept_dollars) * share / (self._graphs if spec.is_open_ended else 1)
         seconds = (self.seconds - kept_seconds) * share
         return {
             "dollars": None if math.isinf(dollars) else dollars,
@@ -156,11 +156,6 @@ class Purse:
             <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + _ROUNDING
             for spec in specs
         )
-
-
-def _shares(spec: ToolSpec) -> bool:
-    """Whether a call may spend whatever it is given."""
-    return spec.kind == "graph" or spec.share is not None
 
 
 def _unsent(turn: Turn) -> bool:

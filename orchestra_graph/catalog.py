@@ -222,6 +222,11 @@ class ToolSpec(ModelSpec):
         return ToolSpec.model_validate({**theirs, **mine})
 
     @property
+    def is_open_ended(self) -> bool:
+        """Whether a call may spend whatever it is given."""
+        return self.kind == "graph" or self.share is not None
+
+    @property
     def required(self) -> list[str]:
         """Names of the required arguments."""
         return list(self.parameters.get("required", ()))

@@ -102,9 +102,9 @@ class Execution:
                     "seconds": 0.0,
                 }
                 return {**hit, "cached": True, "seconds": 0.0}
-        approval, edited = self._engine.approval, None
-        if approval is not None and approval.is_needed(spec, self._texts()):
-            reviewed = approval.review(spec, self._call, self._texts())
+        approval, left, edited = self._engine.approval, self._task["left"]["dollars"], None
+        if approval is not None and approval.is_needed(spec, left, self._texts()):
+            reviewed = approval.review(spec, self._call, left, self._texts())
             if isinstance(reviewed, str):
                 return {"content": REJECTED.format(why=reviewed), "error": True, "rejected": True, "seconds": 0.0}
             if reviewed != self._call["args"]:
@@ -205,9 +205,9 @@ class Execution:
         """Why a fallback tool cannot take the call over, or None."""
         if not spec.validator.is_valid(self._call["args"]):
             return "cannot take these arguments"
-        if self._engine.approval is not None and self._engine.approval.is_needed(spec, self._texts()):
-            return "not sent: a person would have to be asked for it"
         dollars = self._task["left"]["dollars"]
+        if self._engine.approval is not None and self._engine.approval.is_needed(spec, dollars, self._texts()):
+            return "not sent: a person would have to be asked for it"
         spent = sum(charge.get("upper", charge["dollars"]) for charge in self.charges.values())
         if dollars is not None and spec.least_dollars() > dollars - spent:
             return f"not sent: costs at least ${spec.least_dollars():.6f}, and ${max(0.0, dollars - spent):.6f} is left"

@@ -77,8 +77,9 @@ def create_orchestrator(
         fallback: Router that takes over after `max_malformed` malformed replies in a row; None ends the run there.
         max_malformed: See `fallback`. For a program as router both have no meaning: its first such reply ends the run.
         approve: Calls that a person is asked for before they are sent: `{"refund": True, "large": 0.05}` by tool, with
-            dollars above which to ask, or one such threshold for all. See `orchestra_graph.approval`; needs a
-            checkpointer. A run whose budget is used up is closed by a tool that needs no asking.
+            dollars above which to ask, or one such threshold for all. A graph counts with all that the budget lets it
+            spend: without one in dollars it is always asked for. See `orchestra_graph.approval`; needs a checkpointer.
+            A run whose budget is used up is closed by a tool that needs no asking.
         max_depth: Orchestrators that may be inside each other, this one among them: checked here for graphs that are
             tools, and when a run starts for functions that run orchestrators.
 

@@ -147,7 +147,9 @@ class ClosingNode(Node):
     def _closers(self, purse: Purse) -> list[ToolSpec]:
         """Tools that can be paid without asking anybody: what is left would not survive being asked for twice."""
         approval, tools = self._engine.approval, purse.closing_tools(self._engine.closing)
-        return tools if approval is None else [spec for spec in tools if not approval.is_needed(spec)]
+        if approval is None:
+            return tools
+        return [spec for spec in tools if not approval.is_needed(spec, purse.for_call(spec)["dollars"])]
 
     async def _answered_by(
         self, spec: ToolSpec, state: OrchestratorState, turns: dict[str, Turn], purse: Purse, stopped_by: StoppedBy

@@ -208,6 +208,36 @@ async def test_an_orchestrator_inside_is_asked_for_in_its_own_words_and_pays_onc
     assert state["ledger"]["dollars"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("approve", [0.05, {"inner": 0.05}])
+@pytest.mark.parametrize(("budget", "asked"), [(Budget(), [None]), (Budget(dollars=0.2), [0.2])])
+async def test_a_graph_is_asked_for_with_all_that_it_may_spend(approve: Any, budget: Budget, asked: list[Any]) -> None:
+    look = Paid("look", terminal=True)
+    inner = create_orchestrator(ScriptedRouter([("look", {})], stateless=True), [look]).compile(name="inner")
+    graph = Subgraph(inner, terminal=True)
+    talk = Conversation([graph], ("inner", {"request": "help"}), approve=approve, budget=budget)
+    await talk.ask()
+    assert ([request["dollars"] for request in talk.asked], look.sent) == (asked, [])
+    state = await talk.answer(APPROVE)
+    assert (len(look.sent), state["answer"], state["ledger"]["dollars"]) == (1, "done", pytest.approx(0.1))
+
+
+async def test_a_graph_whose_budget_is_within_the_threshold_is_sent() -> None:
+    inner = create_orchestrator(ScriptedRouter([FINAL]), [Paid("look")]).compile(name="inner")
+    talk = Conversation(
+        [Subgraph(inner, share=0.5)], ("inner", {"request": "help"}), FINAL, approve=0.1, budget=Budget(dollars=0.2)
+    )
+    assert (await talk.ask())["answer"] == "done"
+
+
+async def test_a_run_is_not_closed_by_a_graph_that_has_to_be_asked_for() -> None:
+    look = Paid("look", terminal=True)
+    inner = create_orchestrator(ScriptedRouter([("look", {})]), [look]).compile(name="inner")
+    graph = Subgraph(inner, terminal=True, takes_request=False)
+    talk = Conversation([graph, Paid("other")], ("other", {}), approve={"inner": 0.05}, budget=Budget(turns=1))
+    state = await talk.ask()
+    assert (talk.asked, look.sent, state["answer"]) == ([], [], "other did it")
+
+
 def test_the_most_that_a_call_can_cost_holds_its_longest_reply_and_all_its_time() -> None:
     spec = ToolSpec(
         name="large",
@@ -215,8 +245,8 @@ def test_the_most_that_a_call_can_cost_holds_its_longest_reply_and_all_its_time(
         price=Price(input=1.0, output=10.0, per_call=0.01, per_second=0.001),
         limits=Limits(output_tokens=1000, timeout=60, context_tokens=5000),
     )
-    assert most_dollars(spec, ["x" * 3996]) == pytest.approx(1000e-6 + 0.01 + 0.01 + 0.06)
-    assert most_dollars(spec, None) == pytest.approx(5000e-6 + 0.01 + 0.01 + 0.06)
+    assert most_dollars(spec, 9.0, ["x" * 3996]) == pytest.approx(1000e-6 + 0.01 + 0.01 + 0.06)
+    assert most_dollars(spec, None, None) == pytest.approx(5000e-6 + 0.01 + 0.01 + 0.06)
 
 
 @pytest.mark.parametrize(
