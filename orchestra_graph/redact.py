@@ -15,7 +15,9 @@ SECRET_VALUE: Final = re.compile(rf"(?i:bearer\s+)\S+|({_STARTS})[A-Za-z0-9_-]{{
 
 _IN_TEXT: Final = re.compile(
     rf"(?i:\b(?:bearer|basic)\s+)[^\s'\",;]{{8,}}|(?<![A-Za-z0-9_-])(?:{_STARTS})[A-Za-z0-9_-]{{8,}}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+    r"|([?&](?i:[\w.-]*(?:key|secret|password|token|appid|sig|signature)=))[^\s&'\"#]+"
 )
+"""What is hidden; of a URL's query the value, so that the name in the one group still says which it was."""
 _HIDDEN: Final = "[secret]"
 
 
@@ -26,4 +28,4 @@ def hide_secrets(text: str) -> str:
         >>> hide_secrets("401: no such key sk-abcdefgh12345678")
         '401: no such key [secret]'
     """
-    return _IN_TEXT.sub(_HIDDEN, text)
+    return _IN_TEXT.sub(rf"\1{_HIDDEN}", text)
