@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from orchestra_training.descriptions.attempts import FEWEST_CALLS, Attempt, figures, try_tool
 from orchestra_training.descriptions.findings import find
-from orchestra_training.descriptions.rewriting import rewrite
+from orchestra_training.descriptions.rewriting import merged, rewrite
 from orchestra_training.descriptions.samples import Sample, question_samples, workbench_samples
 from orchestra_training.descriptions.writer import DESCRIBER_PROMPT, MOST_WORDS, Describer
 from orchestra_training.questions import Judges, Question
@@ -259,6 +259,17 @@ def test_a_table_of_its_own_is_changed_as_one() -> None:
     assert f'kind = "expert"\n{added}\n  [tools.a.limits]' in changed
 
 
+def test_edits_since_the_tool_was_tried_stay() -> None:
+    before = parse_catalog(TEXT, "c.toml").tools["b"]
+    found = changes(parse_catalog(TEXT, "c.toml"), "new", 9, 0.5)["b"]
+    edited = TEXT.replace('"old"   #', '"mine"   #').replace("p50 = 3, p95 = 9", "p50 = 3, p95 = 9.5")
+    assert merged(edited, "c.toml", before, found) == edited.replace(
+        "required = false }\n", "required = false }\nmeasured = { tasks = 9, success = 0.5, dollars = 0.5 }\n"
+    )
+    gone = TEXT.replace("[tools.b]", "[tools.c]")
+    assert merged(gone, "c.toml", before, found) == gone
+
+
 # The command.
 
 MINE = """\
@@ -352,6 +363,25 @@ def test_a_tool_that_cannot_be_tried_is_told_and_the_others_are_written(orchestr
     text = mine.read_text()
     assert "Adds numbers of one digit" in text
     assert text.partition("[tools.down]")[2] == before.partition("[tools.down]")[2]
+
+
+def test_what_is_edited_while_it_runs_stays(orchestra: Orchestra, mine: Path, openai_server: OpenAIServer) -> None:
+    note = '\n# typed meanwhile\n[tools.other]\nkind = "expert"\n'
+
+    def edit(body: Body) -> Reply | Refusal:
+        text = mine.read_text()
+        if note not in text:
+            text = text.replace("retries = 0 }", "retries = 0, timeout = 9 }")
+            mine.write_text(text.replace('model = "down"', 'description = "typed"\nmodel = "down"') + note)
+        return answer(body)
+
+    openai_server.script = edit
+    done = orchestra("describe", mine, *OPTIONS, "--json")
+    assert done.code == 1 and "typed" not in done.json["diff"]
+    assert mine.read_text().endswith(note)
+    tools = Catalog.from_toml(mine).tools
+    assert tools["adder"].description.startswith("Adds numbers") and tools["adder"].limits.timeout == 9
+    assert tools["down"].description == "typed"
 
 
 def test_a_dry_run_shows_the_change_and_makes_none(orchestra: Orchestra, tmp_path: Path) -> None:

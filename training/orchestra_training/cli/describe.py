@@ -25,7 +25,7 @@ from orchestra_graph.tools.build import build_tools
 from orchestra_graph.tools.sandbox import Bubblewrap
 from orchestra_training.cli.models import chat_model, model_name
 from orchestra_training.descriptions.findings import Finding, find
-from orchestra_training.descriptions.rewriting import rewrite
+from orchestra_training.descriptions.rewriting import merged
 from orchestra_training.descriptions.samples import Sample, question_samples, workbench_samples
 from orchestra_training.descriptions.writer import Describer
 from orchestra_training.questions import Judges, read_questions
@@ -57,7 +57,7 @@ def describe(
 
     Without `--tasks` the tools must be named as the workbench's, whose programs answer at simulated prices. With them
     the catalog's own models answer, and real money is spent. Each line is written as soon as its tool has been tried;
-    comments and order stay. A price is filled in where none is known.
+    comments, order and edits made meanwhile stay. A price is filled in where none is known.
 
     Exit code 1 also where a tool could not be tried or described; the others are written all the same.
     """
@@ -84,9 +84,10 @@ def describe(
             on_attempt=lambda name, _: progress.advance(bars[name]),
         ):
             findings.append(finding)
-            changed = rewrite(text, str(catalog), {found.line.name: found.line for found in findings})
-            if not dry_run:
-                _write(catalog, changed)
+            before = read.tools[finding.line.name]
+            changed = merged(changed, str(catalog), before, finding.line)
+            if not dry_run:  # into the file as it is now: trying takes minutes, in which somebody may have edited it
+                _write(catalog, merged(_read(catalog), str(catalog), before, finding.line))
         return changed
 
     columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn())

@@ -51,6 +51,29 @@ def rewrite(text: str, source: str, found: Mapping[str, ToolSpec]) -> str:
     return changed
 
 
+def merged(text: str, source: str, before: ToolSpec, found: ToolSpec) -> str:
+    """The text of a catalog that may have been edited since, with what was found of a tool; the edits stay.
+
+    Args:
+        text: TOML.
+        source: What errors call the text.
+        before: The tool's line when it was tried.
+        found: The line as it is to be.
+
+    Raises:
+        CatalogError, ConfigError, MissingError: See `rewrite`.
+    """
+    now = parse_catalog(text, source).tools.get(found.name)
+    if now is None:
+        return text
+    changes = {
+        field: getattr(found, field)
+        for field in FIELDS
+        if getattr(found, field) != getattr(before, field) == getattr(now, field)
+    }
+    return rewrite(text, source, {found.name: now.model_copy(update=changes)})
+
+
 def _set(entry: Any, field: str, value: str | dict[str, Any]) -> None:
     """Set a field of a line: a text, or a table in the form that it has."""
     from tomlkit.items import InlineTable, Table  # noqa: PLC0415  (see above)
