@@ -166,6 +166,30 @@ def test_the_protocol_speaks_with_the_imported_texts() -> None:
     assert protocol.view(situation(catalog=catalog)).tools == TOOLS
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda catalog: catalog.rename({"answer-1": "strong"}),
+        lambda catalog: Catalog.of(
+            [*catalog.tools.values(), catalog.tools["answer-1"].model_copy(update={"name": "strong"})]
+        ),
+    ],
+)
+def test_an_expert_of_whom_the_imported_texts_would_tell_nothing_is_refused(
+    changed: Callable[[Catalog], Catalog],
+) -> None:
+    catalog, template = import_tools(TEXT, "tools.json")
+    with pytest.raises(ConfigError, match=r"functions have no row for strong; expected .*; fix: leave it out"):
+        NemotronQA(TOKENIZER, functions=template).check(changed(catalog))
+    NemotronQA(TOKENIZER).check(changed(catalog))
+
+
+def test_experts_with_other_prices_stand_in_the_imported_texts() -> None:
+    catalog, template = import_tools(TEXT, "tools.json")
+    prices = {"reasoner-1": Price(input=7, output=8), "answer-math-1": Price(source="unknown")}
+    NemotronQA(TOKENIZER, functions=template).check(catalog.reprice(prices).restrict([*prices, "answer-1"]))
+
+
 def test_our_own_texts_come_back_as_well() -> None:
     text = fill(FUNCTIONS, nemotron_catalog())
     catalog, template = import_tools(text, "tools.json")

@@ -15,6 +15,7 @@ A conversation before the question is not shown: the checkpoint never saw one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,8 +39,9 @@ from orchestra_graph.protocols.nemotron_context import (
     numbered,
     without_special,
 )
-from orchestra_graph.protocols.nemotron_functions import FUNCTIONS, experts, functions
+from orchestra_graph.protocols.nemotron_functions import FUNCTIONS, PARAMETER, experts, functions
 from orchestra_graph.protocols.nemotron_reply import read_choice
+from orchestra_graph.protocols.nemotron_table import price_row
 from orchestra_graph.text import estimate_tokens, neutralise
 from orchestra_graph.tokens import Tokenizer
 from orchestra_graph.turns import Decision
@@ -171,12 +173,21 @@ class NemotronQA(Protocol):
 
     def _check_functions(self, catalog: Catalog) -> None:
         try:
-            shown = {function["function"]["name"] for function in functions(self._functions, catalog)}
+            found = [function["function"] for function in functions(self._functions, catalog)]
+            shown = {f["name"]: f["parameters"]["properties"][PARAMETER]["description"] for f in found}
+            texts = {name: re.sub(r"\$+", "$", text) for name, text in shown.items()}  # a release has some too many
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.name}: functions are no tools file ({error!r}); fix: import it again") from error
-        missing = experts(catalog).keys() - shown
+        known = experts(catalog)
+        missing = known.keys() - texts
         if missing:
             raise ConfigError(f"{self.name}: functions lack {', '.join(sorted(missing))}; fix: import the file again")
+        unseen = [spec.name for name in known for spec in known[name] if f"\n{price_row(spec)}" not in texts[name]]
+        if unseen:
+            raise ConfigError(
+                f"{self.name}: functions have no row for {', '.join(unseen)}; expected one of each expert, with the "
+                "name and role that it has in the imported file; fix: leave it out of the catalog, or drop `functions`"
+            )
 
     def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
         """One view, one reply."""
