@@ -37,6 +37,8 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additional
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Length = Annotated[int, Field(gt=0, le=10**15)]
+"""Tokens or characters: few enough to be exact in JSON."""
 
 
 def compile_schema(schema: dict[str, Any]) -> jsonschema_rs.Validator:
@@ -121,22 +123,22 @@ class Limits(_Spec):
     """Seconds before an attempt is cancelled."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Attempts after the first one, for failures that may pass."""
-    context_tokens: Annotated[int, Field(gt=0)] = 24_000
+    context_tokens: Length = 24_000
     """Evidence that an expert is shown."""
-    code_tokens: Annotated[int, Field(gt=0)] | None = None
+    code_tokens: Length | None = None
     """Part of the evidence that programs and their output may take, where the protocol tells them apart."""
-    document_characters: Annotated[int, Field(gt=0)] | None = None
+    document_characters: Length | None = None
     """Length to which each document is cut, where the protocol tells them apart; None leaves them whole."""
-    result_tokens: Annotated[int, Field(gt=0)] = 4_000
+    result_tokens: Length = 4_000
     """Length to which a result is cut before the router reads it."""
-    output_tokens: Annotated[int, Field(gt=0)] = 8_000
+    output_tokens: Length = 8_000
     """Upper bound on what a model writes; used to bound the charge of an attempt that never came back."""
 
 
 class Measured(_Spec):
     """What runs on sample tasks showed of a tool, as `orchestra describe` writes it: for people, no router reads it."""
 
-    tasks: Annotated[int, Field(ge=0)] = 0
+    tasks: Annotated[int, Field(ge=0, le=10**15)] = 0
     """Tasks on which it was tried and answered."""
     success: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of them that it solved; None for a tool that states no answer."""

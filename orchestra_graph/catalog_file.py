@@ -338,6 +338,9 @@ def _is_json(path: KeyPath, value: object, problems: _Problems) -> bool:
     if isinstance(value, date | time) or (isinstance(value, float) and not math.isfinite(value)):
         problems.value(path, value, "a value of JSON: put it in quotes")
         return False
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        problems.value(path, value, "a whole number of at most 64 bits")
+        return False
     return True
 
 

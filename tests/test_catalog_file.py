@@ -134,6 +134,12 @@ def test_a_json_schema_is_taken_as_it_is() -> None:
     assert catalog.tools["a"].parameters == {"type": "object", "properties": {"q": {"type": "string"}}}
 
 
+def test_the_longest_whole_numbers_are_hashed() -> None:
+    line = "parameters.q = { type = 'integer', minimum = -9223372036854775808, maximum = 18446744073709551615 }"
+    catalog = parse_catalog(f"version = 1\n[tools.a]\n{line}\nlimits.context_tokens = 1000000000000000\n", "c.toml")
+    assert len(catalog.hash) == 64
+
+
 def test_a_parameter_may_be_called_type() -> None:
     catalog = parse_catalog('version = 1\n[tools.a.parameters]\ntype = { type = "string" }\n', "")
     assert catalog.tools["a"].required == ["type"]
@@ -179,12 +185,20 @@ def test_the_error_counts_and_names_the_file() -> None:
         ("price.input = true", "price.input = true; expected a number"),
         ("price.input = inf", "price.input = inf; expected a number"),
         ("measured.sucess = 1", 'measured.sucess: unknown key; did you mean "success"?'),
+        (
+            "measured.tasks = 100000000000000000000",
+            "measured.tasks = a number of over 64 bits; expected a number of at",
+        ),
         ("measured.tasks = -1", "measured.tasks = -1; expected a number of at least 0"),
         ("price.inputs = 1", 'price.inputs: unknown key; did you mean "input"? expected one of input, cached_input'),
         ("latency = { p50 = 9, p95 = 3 }", "latency: p95 = 3 is below p50 = 9"),
         ("latency.p50 = 2020-01-01", "latency.p50 = 2020-01-01; expected a number"),
         ("limits.retries = 2.5", "limits.retries = 2.5; expected a whole number"),
         ("limits.retries = 11", "limits.retries = 11; expected a number of at most 10"),
+        (
+            "limits.code_tokens = 2000000000000000",
+            "limits.code_tokens = 2000000000000000; expected a number of at most",
+        ),
         ("limits.timeout = 0", "limits.timeout = 0; expected a number above 0"),
         ('fallback = "b"', 'fallback = "b"; expected a list of strings'),
         ("fallback = [3]", "fallback[0] = 3; expected a string"),
@@ -203,6 +217,14 @@ def test_the_error_counts_and_names_the_file() -> None:
         ("parameters.q = { required = 1 }", "parameters.q.required = 1; expected true or false"),
         ("parameters.q = { default = nan }", "parameters.q.default = nan; expected a value of JSON"),
         ("parameters.q = { default = [1, 2020-01-01] }", "parameters.q.default[1] = 2020-01-01; expected a value of"),
+        (
+            "parameters.q = { maximum = 18446744073709551616 }",
+            "parameters.q.maximum = a number of over 64 bits; expected",
+        ),
+        (
+            "parameters.q = { minimum = -9223372036854775809 }",
+            "parameters.q.minimum = -9223372036854775809; expected a",
+        ),
         ('parameters = { type = "object", properties = 3 }', "parameters.properties is no JSON Schema: 3 is not of"),
     ],
 )
