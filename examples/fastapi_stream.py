@@ -6,9 +6,10 @@ curl -N "http://127.0.0.1:8000/ask?question=What+is+1234+*+5678%3F"
 import json
 import sys
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.responses import StreamingResponse
 
 from orchestra_graph import Budget, OrchestraError, Rules, create_orchestrator
@@ -20,7 +21,7 @@ app = FastAPI()
 
 
 @app.get("/ask")
-async def ask(question: str, dollars: float = 0.05) -> StreamingResponse:
+async def ask(question: str, dollars: Annotated[float, Query(ge=0)] = 0.05) -> StreamingResponse:
     """The events of `orchestra_graph.events`, each named by its type."""
 
     async def events() -> AsyncIterator[str]:

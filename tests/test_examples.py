@@ -100,3 +100,10 @@ def test_the_endpoint_streams_a_run(endpoint: str) -> None:
 def test_the_endpoint_keeps_the_budget_that_it_is_given(endpoint: str) -> None:
     answer = events(endpoint, question="What is 1234 * 5678?", dollars=0)[-1]
     assert answer["type"] == "answer" and (answer["stopped_by"], answer["ledger"]["dollars"]) == ("dollars", 0)
+
+
+@pytest.mark.parametrize("dollars", ["-1", "nan"])
+def test_the_endpoint_refuses_a_budget_that_is_none(endpoint: str, dollars: str) -> None:
+    reply = httpx.get(endpoint, params={"question": "What is 1234 * 5678?", "dollars": dollars}, trust_env=False)
+    assert reply.status_code == 422
+    assert reply.json()["detail"][0]["loc"] == ["query", "dollars"]
