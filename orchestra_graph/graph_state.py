@@ -163,7 +163,10 @@ def _messages(channel: str, value: Any) -> list[BaseMessage] | None:
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, BaseMessage) or (channel == MESSAGES and _is_message(item)) for item in items):
         return None
-    return convert_to_messages(items) if items else None
+    try:
+        return convert_to_messages(items) if items else None
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError):  # a format of the graph's own
+        return None
 
 
 def _is_message(item: Any) -> bool:
@@ -184,5 +187,5 @@ def _new(messages: list[BaseMessage], old: list[BaseMessage]) -> list[BaseMessag
 def _same(new: Any, old: Any) -> bool:
     try:
         return bool(new == old)
-    except ValueError:  # arrays compare element by element
+    except (RuntimeError, ValueError):  # tensors and arrays compare element by element
         return False

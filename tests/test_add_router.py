@@ -203,22 +203,51 @@ def test_a_node_may_return_what_it_always_could(result: Any, text: str) -> None:
 class Array:
     """Compares element by element, so that a comparison is neither true nor false."""
 
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
     def __eq__(self, other: object) -> Any:
         return self
 
     def __bool__(self) -> bool:
-        raise ValueError("the truth value of an array is ambiguous")
+        raise self.error
 
     def __repr__(self) -> str:
         return "Array()"
 
 
-def test_a_channel_may_hold_what_does_not_compare() -> None:
+@pytest.mark.parametrize("error", [ValueError("as numpy"), RuntimeError("as torch")])
+def test_a_channel_may_hold_what_does_not_compare(error: Exception) -> None:
     builder: Any = StateGraph(Plain)
-    builder.add_node("work", lambda state: {"said": Array()})
+    builder.add_node("work", lambda state: {"said": Array(error)})
     router = script("work", "work", ("final_answer", {"answer": "end"}))
     add_router(builder, router, ["work"], read=lambda state: state["question"]).compile().invoke({"question": "q"})
     assert shown(router)[-3::2] == ["said: Array()"] * 2
+
+
+class Talk(TypedDict):
+    question: str
+    messages: Annotated[list[Any], operator.add]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"role": "expert", "content": "42"},
+        {"role": "tool", "content": "42"},
+        {"role": "user", "content": 42},
+        {"role": "ai", "content": "42", "tool_calls": ["search"]},
+        ("expert", "42"),
+    ],
+    ids=["role", "tool without its call", "content", "calls", "pair"],
+)
+def test_messages_may_be_in_a_format_of_the_graphs_own(said: Any) -> None:
+    builder: Any = StateGraph(Talk)
+    builder.add_node("work", lambda state: {"messages": [said]})
+    router = script("work", ("final_answer", {"answer": "end"}))
+    graph = add_router(builder, router, ["work"], read=lambda state: state["question"]).compile()
+    assert graph.invoke({"question": "q", "messages": []})["messages"] == [said]
+    assert shown(router)[-1] == f"messages: [{said}]"
 
 
 def test_a_node_that_goes_on_by_itself_ends_the_run() -> None:
