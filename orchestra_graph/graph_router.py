@@ -101,6 +101,9 @@ class GraphRouter(Node):
     async def step(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Begin a run, or take in what a destination brought and decide what comes next."""
         report: Report | None = state.get(REPORT)
+        if report is None and CALL in state:
+            # Another path of the graph leads here while a destination runs, which reports in the next step.
+            return Command()
         if report is None:
             return self._begin(state, config)
         run = _Run(state[RUN], state[TURNS], self._history(state, state[RUN]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -198,6 +199,32 @@ def test_the_router_may_stand_in_the_middle_and_go_by_another_name() -> None:
     parts = list(builder.compile().stream(QUESTION, stream_mode="updates"))
     names = [name for part in parts for name in part]
     assert names == ["prepare", "boss", "boss", "search", "boss", "answer", "boss"]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize("length", range(1, 9))
+def test_paths_of_different_length_lead_into_one_run(length: int, crashes: bool) -> None:
+    crash = [RuntimeError("crash")] * crashes
+
+    def work(state: MessagesState) -> dict[str, Any]:
+        if crash:
+            raise crash.pop()
+        return {"messages": [AIMessage("worked")]}
+
+    builder = graph_of(work, search, answer)
+    path = [START, *(f"long {n}" for n in range(length))]
+    for name in ("short", *path[1:]):
+        builder.add_node(name, lambda state: None)
+    for start, end in [(START, "short"), *pairwise(path)]:
+        builder.add_edge(start, end)
+    add_router(builder, script("work", "search", "answer"), ["work", "search", TERMINAL], after=["short", path[-1]])
+    graph = builder.compile(checkpointer=InMemorySaver())
+    if crashes:
+        with pytest.raises(RuntimeError, match="crash"):
+            graph.invoke(QUESTION, CONFIG)
+    state = graph.invoke(None if crashes else QUESTION, CONFIG)
+    assert [message.text for message in state["messages"][1:]] == ["worked", "found 42", "It is 42."]
+    assert len(graph.get_state(CONFIG).values["orchestra_turns"]) == 3
 
 
 async def test_what_the_router_keeps_is_plain_json_and_absent_from_the_output() -> None:
