@@ -8,8 +8,9 @@ What a run did is read from the private channels `orchestra_turns`, `orchestra_l
 run log.
 
 Left out: destinations that take arguments or run side by side; a cache policy set by `set_node_defaults` never answers
-for a destination, one of the node's own does; streaming values with `version="v2"` fails in LangGraph for states that
-are dataclasses, or models that forbid extra fields, as soon as a graph has private channels.
+for a destination, and an error handler set by it reports nothing to the router: those of the node's own do; streaming
+values with `version="v2"` fails in LangGraph for states that are dataclasses, or models that forbid extra fields, as
+soon as a graph has private channels.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from langgraph.types import CachePolicy, TracePolicy
 from pydantic import ValidationError
 
 from orchestra_graph.catalog import Catalog, ToolSpec
-from orchestra_graph.destination import DestinationNode, Show, without_report
+from orchestra_graph.destination import DestinationNode, HandlerNode, Show, without_report
 from orchestra_graph.engine import Constraint, Engine
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import make_engine
@@ -80,9 +81,11 @@ def add_router(
 
     A destination reads the graph's state as before, and what it spends on models is charged to it. It comes back to the
     router, unless it is terminal: then the run is over, and its edges lead on. One that goes on by itself, with
-    `Command(goto=...)`, ends the run in the same way. Where no destination is terminal, the router ends the run by an
-    answer of its own, which is appended to `messages`. When the budget is used up, the terminal destination that can
-    still be paid runs; if there is none, the graph ends there.
+    `Command(goto=...)`, ends the run in the same way. The node's own error handler stands in for it: it ends the run,
+    or comes back to the router, which is told the error as well; that of a terminal one comes back by naming the
+    router. Where no destination is terminal, the router ends the run by an answer of its own, which is appended to
+    `messages`. When the budget is used up, the terminal destination that can still be paid runs; if there is none, the
+    graph ends there.
 
     A run's own preferences, budget and task are given with its config, since the graph's context is the graph's own:
     `graph.invoke(..., {"configurable": {"orchestra": {"budget": {"dollars": 0.02}}}})`.
@@ -315,15 +318,8 @@ def _place(builder: Builder, engine: Engine, destination: str, router: str, show
     leads_on = bool(_targets(builder, destination) - {END, router})
     old = builder.nodes.pop(destination)
     schema = widened(builder, old.input_schema)
-    node = DestinationNode(
-        destination,
-        cast("Any", old.runnable),
-        old.input_schema,
-        engine=engine,
-        router=router,
-        show=show,
-        leads_on=leads_on,
-    )
+    shared: dict[str, Any] = {"engine": engine, "router": router, "show": show}
+    node = DestinationNode(destination, cast("Any", old.runnable), old.input_schema, leads_on=leads_on, **shared)
     builder.add_node(destination, node, input_schema=schema)  # so that the graph learns the schema
     builder.nodes[destination] = replace(
         old,
@@ -333,6 +329,14 @@ def _place(builder: Builder, engine: Engine, destination: str, router: str, show
         cache_policy=_cached(old.cache_policy, old.runnable, node),
         trace_policy=_traced(old.trace_policy, old.input_schema),
     )
+    if old.error_handler_node is not None:
+        handler = builder.nodes[old.error_handler_node]
+        builder.nodes[old.error_handler_node] = replace(
+            handler,
+            runnable=HandlerNode(destination, cast("Any", handler.runnable), old.input_schema, **shared),
+            input_schema=schema,
+            trace_policy=_traced(handler.trace_policy, old.input_schema),
+        )
     for condition, branch in builder.branches.get(destination, {}).items():
         # What chooses its way from here on goes on reading what it read.
         builder.branches[destination][condition] = branch._replace(input_schema=branch.input_schema or old.input_schema)

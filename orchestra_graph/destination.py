@@ -5,7 +5,8 @@ it stands a meter, so that what it spends on models is charged to it, and what i
 the router. When the graph enters the node by an edge of its own, nothing of this happens.
 
 A `ToolError` that it raises is told to the router. Every other exception goes the way it went before: to the node's
-retry policy, its error handler, the caller; what the failed attempts cost is charged to the next one.
+retry policy, its error handler, the caller; what the failed attempts cost is charged to the next one. What the node's
+own error handler returns goes out beside a report as well.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from functools import partial
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.errors import GraphInterrupt, ParentCommand
+from langgraph.errors import GraphInterrupt, NodeError, ParentCommand
 from langgraph.types import Command
 
 from orchestra_graph import spans, tracing
 from orchestra_graph.billing import describe
+from orchestra_graph.catalog import ModelSpec
 from orchestra_graph.deadlines import within
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
@@ -67,6 +69,7 @@ class DestinationNode(RunnableLambda[Any, Any]):
     ) -> None:
         super().__init__(self.invoke, self.ainvoke, name=name)
         self.spec = engine.catalog.tools[name]
+        self.billed: ModelSpec = self.spec
         self.engine = engine
         self.router = router
         self.show = show
@@ -85,7 +88,7 @@ class DestinationNode(RunnableLambda[Any, Any]):
         if task is None:
             return self._runnable.invoke(state, config, **kwargs)
         with spans.enter() or nullcontext():
-            visit = _Visit(self, task, state)
+            visit = _Visit(self, task, state, self._failure(config))
             with visit.kept():
                 with visit.metered():
                     visit.result = self._runnable.invoke(state, config, **kwargs)
@@ -98,7 +101,7 @@ class DestinationNode(RunnableLambda[Any, Any]):
         if task is None:
             return await self._runnable.ainvoke(state, config, **kwargs)
         with spans.enter() or nullcontext():
-            visit = _Visit(self, task, state)
+            visit = _Visit(self, task, state, self._failure(config))
             with visit.kept():
                 with visit.metered():
                     visit.result = await within(visit.seconds, partial(self._runnable.ainvoke, state, config, **kwargs))
@@ -113,22 +116,47 @@ class DestinationNode(RunnableLambda[Any, Any]):
         called = task is not None and task["call"]["tool"] == self.spec.name
         return users_state(input, self._schema), task if called else None
 
+    def _failure(self, config: RunnableConfig | None) -> str | None:
+        """What the node failed with before this one took over."""
+        return None
+
+
+class HandlerNode(DestinationNode):
+    """Stands in place of a destination's own error handler, which answers for it.
+
+    Where it comes back to the router, that of a terminal one by naming it, the router is told the failure, and what the
+    handler changed. What it spends on models is charged to the destination; the price of a call is not, since the
+    attempts that failed bear it. An error of its own goes to the caller, as before.
+    """
+
+    def __init__(self, name: str, runnable: Runnable[Any, Any], schema: type[Any], **options: Any) -> None:
+        super().__init__(name, runnable, schema, leads_on=True, **options)
+        price = self.spec.price.model_copy(update={"per_call": 0.0})
+        self.billed = ModelSpec(model=self.spec.model, price=price, limits=self.spec.limits)
+
+    def _failure(self, config: RunnableConfig | None) -> str | None:
+        # LangGraph hands the error down under a key of its own; of one from a checkpoint there is only the text.
+        told = (config or {}).get("configurable", {}).values()
+        error = next(value.error for value in told if isinstance(value, NodeError))
+        return describe(error if isinstance(error, BaseException) else ToolError(error))
+
 
 class _Visit:
-    """One run of a destination that the router sent."""
+    """One run of a destination that the router sent, or of its error handler, which is told the failure."""
 
-    def __init__(self, node: DestinationNode, task: CallTask, state: Any) -> None:
+    def __init__(self, node: DestinationNode, task: CallTask, state: Any, failure: str | None) -> None:
         self._node = node
         self._engine = node.engine
         self._task = task
         self._state = state
+        self._failure = failure
         self._started = time.perf_counter()
         first, self._charges = self._engine.earlier(task["run"]["id"], task["call"]["id"])
         self._worked = sum(charge["seconds"] for charge in self._charges.values())
         self._meter = Meter(
             task["call"]["id"],
             node.spec.name,
-            node.spec,
+            node.billed,
             price_of=self._engine.price_of,
             journal=self._engine.journal(task["run"]["id"]),
             first=first,
@@ -183,9 +211,11 @@ class _Visit:
         """Word what the node brought, and tell it."""
         commands = [part for part in _parts(self.result) if isinstance(part, Command)]
         self._leaves = any(command.graph == Command.PARENT for command in commands)
-        goes_on = self._leaves or any(to != self._node.router for command in commands for to in _goto(command))
+        targets = [to for command in commands for to in _goto(command)]
+        goes_on = self._leaves or any(to != self._node.router for to in targets)
+        asks_again = self._failure is not None and self._node.router in targets
         call, charges = self._task["call"], self._paid
-        outcome = self._outcome(ends=goes_on or self._node.spec.terminal)
+        outcome = self._outcome(ends=goes_on or (self._node.spec.terminal and not asks_again))
         tracing.called(call["tool"], self._task, outcome, charges)
         tell_outcome(self._engine, self._task["run"]["id"], self._task["turn"], call, outcome, charges)
         self._report = {"call": call, "outcome": outcome, "charges": charges}
@@ -218,6 +248,8 @@ class _Visit:
         if self._error is not None:
             return {"content": clean(self._error), "error": True, "seconds": seconds}
         content = clean(self._node.show(changes(self.result, self._state)))
+        if self._failure is not None and not ends:
+            return {"content": f"{clean(self._failure)}\n{content}", "error": True, "seconds": seconds}
         outcome: Outcome = {"content": content, "error": False, "seconds": seconds}
         return {**outcome, "answer": content} if ends else outcome
 

@@ -91,6 +91,17 @@ async def test_nodes_read_the_state_in_their_own_type(schema: Any, mode: str) ->
     assert "found: ['q 42']" in shown(router)[-1]
 
 
+def test_an_error_handler_reads_the_state_in_its_own_type() -> None:
+    def work(state: Record) -> None:
+        raise ValueError("a bug")
+
+    builder: Any = StateGraph(Record)
+    builder.add_node("work", work, error_handler=lambda state: {"said": f"{state}"})
+    lines = [ToolSpec(name="work", terminal=True)]
+    graph = add_router(builder, script("work"), lines, read=lambda state: state.question).compile()
+    assert graph.invoke({"question": "q"})["said"] == f"{Record('q')}"
+
+
 def test_objects_of_the_schema_come_out_of_a_graph_asked_for_them() -> None:
     builder: Any = StateGraph(Record)
     builder.add_node("reply", lambda state: {"said": "yes"})

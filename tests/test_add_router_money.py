@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import NodeError
 from langgraph.graph import START, MessagesState
-from langgraph.types import RetryPolicy
+from langgraph.types import Command, RetryPolicy
 
 from orchestra_graph.add_router import add_router
 from orchestra_graph.catalog import Catalog, Limits, ModelSpec, Price, ToolSpec
@@ -211,11 +212,64 @@ async def test_other_errors_reach_the_caller_and_the_run_goes_on_where_it_was() 
     assert (total["attempts"], total["dollars"]) == (2, pytest.approx(2 * ANSWERED))
 
 
-async def test_an_error_handler_of_the_node_goes_on_working() -> None:
-    builder = graph_of()
-    builder.add_node("work", Node(fails=[ValueError("a bug")]), error_handler=lambda state: {"messages": ["mended"]})
-    graph = compiled(builder, script("work"), [spec("work", terminal=True)])
-    assert (await graph.ainvoke(QUESTION, CONFIG))["messages"][-1].text == "mended"
+def handled(handler: Any, *, terminal: bool, price: Price = PRICE, router: Any = None) -> tuple[Any, ScriptedRouter]:
+    """A graph whose node `work` fails and has an error handler, beside the terminal `other`."""
+    builder = graph_of(other=Node(Provider(text="other")))
+    builder.add_node("work", Node(fails=[ValueError("a bug")] * 9), error_handler=handler)
+    router = router or script("work", "other")
+    lines = [spec("work", terminal=terminal, price=price), spec("other", terminal=True)]
+    return compiled(builder, router, lines, budget=Budget(dollars=3.0)), router
+
+
+async def test_an_error_handler_of_a_terminal_node_ends_the_run_with_what_it_returns() -> None:
+    graph, _ = handled(lambda state: {"messages": [AIMessage("mended")]}, terminal=True)
+    assert [message.text for message in (await graph.ainvoke(QUESTION, CONFIG))["messages"]] == ["q", "mended"]
+    values = await values_of(graph)
+    assert (values["orchestra_answer"], values["orchestra_stopped_by"]) == ("mended", "answer")
+    assert values["orchestra_ledger"]["tools"]["work"]["dollars"] == pytest.approx(ANSWERED)
+
+
+@pytest.mark.parametrize(("terminal", "goto"), [(False, ()), (False, "router"), (True, "router")])
+async def test_an_error_handler_that_comes_back_tells_the_router(terminal: bool, goto: Any) -> None:
+    command: Command[Any] = Command(update={"messages": [AIMessage("mended")]}, goto=goto)
+    graph, router = handled(lambda state: command, terminal=terminal)
+    state = await graph.ainvoke(QUESTION, CONFIG)
+    assert [message.text for message in state["messages"]] == ["q", "mended", "other"]
+    assert router.prompts[1][-1].text.startswith("Error: ValueError: a bug\nmended")
+    values = await values_of(graph)
+    assert (len(values["orchestra_turns"]), values["orchestra_answer"]) == (2, "other")
+    assert values["orchestra_ledger"]["dollars"] == pytest.approx(2 * ANSWERED)
+
+
+async def test_an_error_handler_may_go_on_elsewhere() -> None:
+    def handler(state: MessagesState, error: NodeError) -> Command[Any]:
+        return Command(update={"messages": [AIMessage(f"{error.node} failed")]}, goto="other")
+
+    graph, _ = handled(handler, terminal=False)
+    state = await graph.ainvoke(QUESTION, CONFIG)
+    assert [message.text for message in state["messages"]] == ["q", "work failed", "other"]
+    values = await values_of(graph)
+    assert (len(values["orchestra_turns"]), values["orchestra_stopped_by"]) == (1, "answer")
+
+
+async def test_calls_that_an_error_handler_answers_for_stay_within_the_budget() -> None:
+    def handler(state: MessagesState) -> Command[Any]:
+        return Command(goto="router")
+
+    router = ScriptedRouter(lambda messages: ("work", {}))
+    graph, _ = handled(handler, terminal=False, price=Price(per_call=1.0), router=router)
+    assert (await graph.ainvoke(QUESTION, CONFIG))["messages"][-1].text == "other"
+    values = await values_of(graph)
+    total = values["orchestra_ledger"]["tools"]["work"]
+    assert (values["orchestra_stopped_by"], total["calls"]) == ("dollars", 2)
+    assert (total["dollars"], total["uncertain_dollars"]) == (0.0, 2.0)
+
+
+async def test_what_an_error_handler_spends_is_charged_without_the_price_of_a_call() -> None:
+    graph, _ = handled(Node(), terminal=True, price=PRICE.model_copy(update={"per_call": 0.25}))
+    assert (await graph.ainvoke(QUESTION, CONFIG))["messages"][-1].text == "said"
+    total = (await values_of(graph))["orchestra_ledger"]["tools"]["work"]
+    assert (total["dollars"], total["uncertain_dollars"]) == (pytest.approx(2 * ANSWERED), pytest.approx(0.25))
 
 
 async def test_a_stated_time_limit_holds() -> None:

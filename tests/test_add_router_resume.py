@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -101,6 +102,29 @@ async def test_a_killed_run_goes_on_and_pays_nothing_again_that_was_written(
     (run,) = read_runs(log.path)
     assert run.totals is not None
     assert run.totals["tools"]["dying"] == tools["dying"]
+
+
+async def test_a_run_killed_in_an_error_handler_goes_on_there() -> None:
+    node, crash, saver = Node(fails=[ValueError("a bug")]), [CrashError()], InMemorySaver()
+
+    def handler(state: MessagesState) -> dict[str, Any]:
+        if crash:
+            raise crash.pop()
+        return {"messages": [AIMessage("mended")]}
+
+    def make() -> tuple[Any, Any]:
+        builder = graph_of(other=Node())
+        builder.add_node("work", node, error_handler=handler)
+        router = script("work", "other")
+        return compiled(builder, router, [spec("work"), spec("other", terminal=True)], checkpointer=saver), router
+
+    with pytest.raises(CrashError):
+        await make()[0].ainvoke(QUESTION, CONFIG)
+    graph, router = make()
+    state = await graph.ainvoke(None, CONFIG)
+    assert [message.text for message in state["messages"]] == ["q", "mended", "said"]
+    assert router.prompts[-1][-1].text == "Error: ValueError('a bug')\nmended"
+    assert (node.runs, (await values_of(graph))["orchestra_stopped_by"]) == (1, "answer")
 
 
 async def test_a_request_that_was_lost_with_its_process_stands_as_uncertain(tmp_path: Path) -> None:
