@@ -212,7 +212,8 @@ class Engine:
         model it is that of the tool's line in the catalog.
         """
         if model is None and isinstance(spec, ToolSpec):
-            return self.catalog.tools.get(spec.name, spec).price
+            line = self.catalog.tools.get(spec.name)
+            return line.price if line is not None and line.kind == spec.kind else spec.price
         if spec.price.has_tokens or model is None or spec.model is not None:
             return spec.price
         for other in self.catalog.tools.values():

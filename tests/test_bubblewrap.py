@@ -209,3 +209,14 @@ async def test_a_forked_process_runs_programs_too(bubblewrap: Bubblewrap) -> Non
     finally:
         child.kill()
         child.join()
+
+
+def test_a_program_outlives_the_main_thread(bubblewrap: Bubblewrap) -> None:
+    script = (
+        "import asyncio, threading\nfrom orchestra_graph.tools.sandbox import Bubblewrap\n"
+        "code = 'import time; time.sleep(0.5); print(42)'\n"
+        "def work(): print([asyncio.run(Bubblewrap().run(code)).text for _ in range(2)])\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("['42', '42']\n", "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra_graph.errors import MissingError
-from orchestra_graph.tools.documents import SEARCH_PACKAGES, missing_extra, search_module
+from orchestra_graph.tools.documents import SEARCH_PACKAGES, Passage, missing_extra, read_passages, search_module
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
@@ -26,3 +26,11 @@ def test_a_module_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "bs4", None)
     with pytest.raises(MissingError, match="the extra `search` is missing"):
         search_module("bs4")
+
+
+def test_a_heading_without_text_is_none(tmp_path: Path) -> None:
+    page = tmp_path / "hours.html"
+    page.write_text(
+        "<head><title>Opening hours</title></head><h1><img src='logo.png'></h1><h2>Bern</h2><p>From nine.</p>"
+    )
+    assert read_passages(page, size=1000) == [Passage("Opening hours > Bern", "From nine.")]

@@ -304,6 +304,14 @@ async def test_the_search_of_an_expert_is_billed_as_a_call_of_its_tool() -> None
     }
 
 
+async def test_an_experts_own_retriever_is_not_priced_as_another_line_of_its_name() -> None:
+    own = Search(price=Price(per_call=0.01))
+    seek = Expert(ScriptedExpert("q"), name=own.spec.name, role="search", retriever=own, price=Price(per_call=0.5))
+    router = ScriptedRouter([(own.spec.name, {}), ("final_answer", {"answer": "x"})])
+    state = await create_orchestrator(router, [seek]).compile().ainvoke(QUESTION)
+    assert state["ledger"]["dollars"] == pytest.approx(0.51)
+
+
 @pytest.mark.parametrize(
     ("error", "known", "uncertain"),
     [(TimeoutError("lost"), 0.0, 0.5), (ConnectionRefusedError("never sent"), 0.0, 0.0)],

@@ -142,6 +142,33 @@ def test_another_process_finds_in_the_result_what_the_tool_cost(mode: Mode) -> N
     assert ledger_of(state) == pytest.approx({**bench.billed, "search": SEARCH})
 
 
+class Insistent(AgentMiddleware[Any, Any, Any]):
+    """Has the agent try again when it has ended."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    @hook_config(can_jump_to=["model"])
+    def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        self.times -= 1
+        return {"messages": [HumanMessage("Try again.")], "jump_to": "model"} if self.times >= 0 else None
+
+
+@both
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_agent_that_goes_on_after_its_end_keeps_its_books(times: int, mode: Mode, tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    bench = Bench("small")
+    state = run(bench.agent(Insistent(times), first=False, run_log=log), mode)
+    assert ledger_of(state) == pytest.approx(
+        {"router": (times + 1) * cost("router"), "small": (times + 1) * cost("small")}
+    )
+    [logged], _ = read(tmp_path / "runs.jsonl")
+    assert (logged.totals, len(logged.turns)) == (state["ledger"], times + 1)
+    assert list((tmp_path / "runs.jsonl.spool").glob("*.jsonl")) == []
+
+
 class Guard(AgentMiddleware[Any, Any, Any]):
     """Lets no question through that has a word in it."""
 

@@ -150,6 +150,14 @@ def test_a_run_that_waits_for_a_person_is_left_alone(path: Path) -> None:
     assert repair(path, older_than=60).folded == ["r"]
 
 
+def test_a_run_that_waits_since_an_earlier_release_is_left_alone(path: Path) -> None:
+    log = RunLog(path)
+    log.journal("r", {"kind": "turn", "turn": turn("r")})
+    log.journal("r", {"kind": "waiting"})
+    orphan(path)
+    assert repair(path).waiting == ["r"]
+
+
 GOES_ON: list[dict[str, Any]] = [
     {"kind": "attempt", "key": "r-0-0#0", "tool": "large", "upper": 0.5},
     {"kind": "turn", "turn": {"id": "r-0", "outcomes": {"r-0-0": {"content": "no", "error": True}}, "charges": {}}},

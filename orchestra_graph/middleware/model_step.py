@@ -181,7 +181,8 @@ class ModelStep:
             turn = tool_turn(self._run, self._all_turns, said)
             tell_decision(self._parts.engine, self._run["id"], turn)
             turns[turn["id"]] = turn
-        update: dict[str, Any] = {"turns": turns}
+        # Where a middleware has the agent go on after its end, its books are open again.
+        update: dict[str, Any] = {"turns": turns, "ledger": None}
         if self._step.stopped_by is not None:
             update["stopped_by"] = self._step.stopped_by
         return ExtendedModelResponse(model_response=response, command=Command(update=update))

@@ -140,7 +140,7 @@ def _waiting(journal: Journal) -> set[str]:
     for record in journal.records:
         match record["kind"]:
             case "waiting":
-                calls.add(record["call"])
+                calls.add(record.get("call", ""))  # earlier releases did not say which
             case "attempt":
                 calls.discard(owner_of(record["key"]))
             case "turn":

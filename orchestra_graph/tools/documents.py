@@ -121,7 +121,8 @@ def _html(path: Path) -> Iterator[tuple[str, str]]:
     for tag in soup.find_all([*_UNREAD, "head"]):
         tag.decompose()
     for tag in soup.find_all(re.compile("^h[1-6]$")):
-        tag.replace_with(f"\n\n\0{tag.name[1]}{tag.get_text(' ', strip=True)}\n\n")
+        said = tag.get_text(" ", strip=True)  # a picture says nothing
+        tag.replace_with(f"\n\n\0{tag.name[1]}{said}\n\n" if said else "\n\n")
     for tag in soup.find_all(_BLOCKS):
         tag.insert_before("\n")
         tag.insert_after("\n\n" if tag.name in ("p", "div", "section", "article", "table", "ul", "ol") else "\n")

@@ -11,11 +11,14 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from queue import SimpleQueue
 from typing import IO, Any
 
 _POLL = 0.05
@@ -176,7 +179,9 @@ async def _start(
             start_new_session=True,
         )
 
-    spawn = asyncio.get_running_loop().run_in_executor(_starter, start)
+    started: Future[subprocess.Popen[bytes]] = Future()
+    _starter().put((start, started))
+    spawn = asyncio.wrap_future(started)
     try:
         process = await asyncio.shield(spawn)
     except asyncio.CancelledError:
@@ -202,18 +207,29 @@ async def _wait(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def _new_starter() -> None:
-    """A thread for starting programs that lives as long as this process, be it a forked one.
+@cache
+def _starter() -> SimpleQueue[tuple[Callable[[], Any], Future[Any]]]:
+    """A thread for starting programs that lives as long as this process; whatever is put into its queue is called.
 
-    A program that is to die with its parent (`PR_SET_PDEATHSIG`) dies with the thread that started it.
+    A program that is to die with its parent (`PR_SET_PDEATHSIG`) dies with the thread that started it. An executor's
+    thread would end with the main one, while other threads may go on.
     """
-    global _starter
-    _starter = ThreadPoolExecutor(1, thread_name_prefix="orchestra-start")
+    wanted: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+    threading.Thread(target=_call_all, args=(wanted,), name="orchestra-start", daemon=True).start()
+    return wanted
 
 
-_starter: ThreadPoolExecutor
-_new_starter()
-os.register_at_fork(after_in_child=_new_starter)
+os.register_at_fork(after_in_child=_starter.cache_clear)
+
+
+def _call_all(wanted: SimpleQueue[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    while True:
+        start, started = wanted.get()
+        if started.set_running_or_notify_cancel():
+            try:
+                started.set_result(start())
+            except Exception as error:  # for whoever asked
+                started.set_exception(error)
 
 
 async def _watch(pid: int, memory_mb: int, check: Callable[[list[int]], str], stop: asyncio.Future[str]) -> None:

@@ -250,6 +250,7 @@ def test_a_worker_that_cannot_go_on_stops_the_batch(name: str, told: str) -> Non
     try:
         with pytest.raises(RolloutError, match=told):
             asyncio.run(workers.batch(Policy(name="coin"), 0, range(2)))
+        assert multiprocessing.active_children() == []
     finally:
         workers.close()
 

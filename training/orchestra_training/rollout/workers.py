@@ -129,7 +129,7 @@ class Workers:
         """The rollouts of a step, as `Rollouts.batch` gives them.
 
         Raises:
-            RolloutError: A worker ended.
+            RolloutError: A worker ended; the others are ended, too.
         """
         left = deque(self._parts(indexes))
         found: dict[tuple[int, int], list[Trajectory]] = {}
@@ -145,10 +145,14 @@ class Workers:
         for link in self._links:
             link.attach(self._engine)
         try:
-            await asyncio.gather(*map(keep_busy, self._links))
-        finally:
-            for link in self._links:
-                link.detach()
+            try:
+                await asyncio.gather(*map(keep_busy, self._links))
+            finally:
+                for link in self._links:
+                    link.detach()
+        except BaseException:
+            self.close()  # one that waits for somebody to read would keep this process from its end
+            raise
         return [run for index in indexes for key in sorted(found) if key[0] == index for run in found[key]]
 
     def close(self) -> None:
