@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from orchestra_training.engine import TorchEngine
 from orchestra_training.tiny.model import CHOOSE, END, PAD, TinyShape, make, train_tokenizer
+from safetensors.torch import load_file, save_file
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.scan import SKIP, TAKE
 from orchestra_graph.routers.local import LocalRouter
 from orchestra_graph.routers.qwen3 import KEPT_PROMPTS, NumpyEngine
+from orchestra_graph.routers.template import compile_template, shown_messages
+from orchestra_graph.serving.random_weights import TEMPLATE
 from orchestra_graph.vllm import CapturedMessage, take_capture
 
 TEXTS = [f"Task: what is {n} and #{n}, then {'more ' * n}?\nTool: takes skips {n}" for n in range(40)]
@@ -142,6 +145,8 @@ def test_the_two_words_are_one_token_behind_a_prompt_and_only_there(router: Loca
         ("model_type", "llama", "model_type = 'llama'; serve this model with vLLM instead"),
         ("use_sliding_window", True, "use_sliding_window = True"),
         ("rope_parameters", {"rope_type": "yarn"}, "rope_parameters"),
+        ("rope_scaling", {"type": "yarn", "factor": 4.0}, "rope_scaling = {'type': 'yarn'"),
+        ("hidden_act", "gelu", "hidden_act = 'gelu'"),
     ],
 )
 def test_another_architecture_is_refused(
@@ -150,6 +155,8 @@ def test_another_architecture_is_refused(
     for file in made[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
+    if field == "rope_scaling":  # as releases of transformers before 5 write it
+        del config["rope_parameters"]
     (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
     with pytest.raises(ConfigError, match=said):
         LocalRouter.from_folder(tmp_path)
@@ -158,3 +165,35 @@ def test_another_architecture_is_refused(
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json, model\.safetensors, tokenizer\.json not there"):
         LocalRouter.from_folder(tmp_path)
+
+
+def test_numbers_that_numpy_does_not_know_are_refused(made: tuple[Path, Any], tmp_path: Path) -> None:
+    for file in made[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: array.bfloat16() for name, array in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"model\.safetensors: .*bfloat16.*; serve this model with vLLM instead"):
+        LocalRouter.from_folder(tmp_path)
+
+
+def test_templates_are_rendered_as_transformers_does(made: tuple[Path, Any]) -> None:
+    from transformers import AutoTokenizer  # noqa: PLC0415  (takes seconds)
+
+    call = {"name": "look", "args": {"word": "Zürich's <b>", "n": [1, None]}, "id": "1", "type": "tool_call"}
+    messages = [
+        HumanMessage("Who's there & why?"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("<nobody>", tool_call_id="1"),
+    ]
+    words = {"type": "object", "properties": {"word": {"type": "string", "description": "é, <i> & 'q'"}}}
+    tools = [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": words}}]
+    template = TEMPLATE.read_text(encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(made[0])
+    shown = shown_messages(messages)
+    theirs = tokenizer.apply_chat_template(
+        shown, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    assert compile_template(template).render(messages=shown, tools=tools, add_generation_prompt=True) == theirs
+    assert '"arguments": {"word": "Zürich\'s <b>", "n": [1, null]}' in theirs
+    router = LocalRouter(engine=None, tokenizer=tokenizer.backend_tokenizer, chat_template=template)
+    assert router.render(messages, tools) == tokenizer(theirs, add_special_tokens=False)["input_ids"]

@@ -21,7 +21,7 @@ from typing import Protocol as Interface
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
@@ -33,6 +33,7 @@ from orchestra_graph.captures import Capture, CapturedMessage
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.portal import Portal
 from orchestra_graph.protocols.base import Protocol
+from orchestra_graph.routers.template import compile_template, shown_messages
 from orchestra_graph.served import VLLM_SAMPLING, Served
 
 MAX_TOKENS = 512
@@ -128,7 +129,7 @@ class LocalRouter(BaseChatModel):
 
     def render(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Token ids of a prompt."""
-        shown = convert_to_openai_messages(list(messages))
+        shown = shown_messages(messages)
         text = self._template.render(messages=shown, tools=list(tools) or None, add_generation_prompt=True)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
@@ -152,11 +153,7 @@ class LocalRouter(BaseChatModel):
 
     @cached_property
     def _template(self) -> Any:
-        try:
-            from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415  (an extra)
-        except ImportError as error:
-            raise MissingError("the package jinja2", "pip install 'orchestra-graph[local]'") from error
-        return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(self.chat_template)
+        return compile_template(self.chat_template)
 
     async def _agenerate(
         self,

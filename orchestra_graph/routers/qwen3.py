@@ -50,10 +50,13 @@ class Shape:
             ConfigError: It is another architecture, or one that this file leaves out.
         """
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        rope = config.get("rope_parameters") or {}
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         odd = {
             "model_type": config.get("model_type") != "qwen3",
-            "rope_parameters": rope.get("rope_type", "default") != "default",
+            "rope_parameters" if "rope_parameters" in config else "rope_scaling": (
+                rope.get("rope_type", rope.get("type", "default")) != "default"
+            ),
+            "hidden_act": config.get("hidden_act", "silu") != "silu",
             "use_sliding_window": bool(config.get("use_sliding_window")),
             "attention_bias": bool(config.get("attention_bias")),
         }
@@ -104,10 +107,14 @@ class NumpyEngine:
         """Load the weights of a folder.
 
         Raises:
-            ConfigError: The model is of another architecture.
+            ConfigError: The model is of another architecture, or its numbers are of a kind that NumPy does not know.
         """
         shape = Shape.from_file(folder / "config.json")
-        weights = {name: array.astype(np.float32) for name, array in load_file(folder / "model.safetensors").items()}
+        file = folder / "model.safetensors"
+        try:
+            weights = {name: array.astype(np.float32) for name, array in load_file(file).items()}
+        except TypeError as error:  # NumPy knows no bfloat16
+            raise ConfigError(f"{file}: {error}; serve this model with vLLM instead") from error
         return cls(shape, weights, seed=seed)
 
     async def complete(

@@ -14,18 +14,18 @@ log does not hold, and the reasoning of the one who decided.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+from langchain_core.messages import AIMessage, BaseMessage
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.protocols.scan import ScanProtocol
+from orchestra_graph.routers.template import shown_messages
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 
@@ -191,12 +191,8 @@ class Renderer:
         return ids
 
     def _text(self, messages: Sequence[BaseMessage], view: View, *, add_generation_prompt: bool) -> str:
-        shown = convert_to_openai_messages(list(messages))
-        for message in shown:
-            for call in message.get("tool_calls") or ():  # servers hand templates objects, not their JSON
-                call["function"]["arguments"] = json.loads(call["function"]["arguments"])
         text: str = self._tokenizer.apply_chat_template(
-            shown,
+            shown_messages(messages),
             tools=view.tools or None,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
