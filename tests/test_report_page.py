@@ -33,6 +33,7 @@ def a_run(**parts: Any) -> Trajectory:
             "0123abcd-0#0": {"tool": "router", "status": "paid", "dollars": 0.001, "seconds": 1.0},
             "0123abcd-0-0#0": {"tool": "small", "status": "failed", "dollars": 0.002, "seconds": 1.0},
             "0123abcd-0-0#1": {"tool": "small", "status": "paid", "dollars": 0.003, "seconds": 1.0},
+            "0123abcd-0-0/4567cdef-0#0": {"tool": "small/router", "status": "paid", "dollars": 0.25, "seconds": 1.0},
         },
         "outcomes": {"0123abcd-0-0": {"content": HOSTILE, "error": False, "answer": "2", "seconds": 2.0}},
         "seconds": 0.5,
@@ -88,7 +89,7 @@ def test_a_run_holds_what_a_person_asks_about_a_turn() -> None:
     (turn,) = run["turns"]
     (call,) = turn["calls"]
     assert (texts[turn["reason"]], turn["dollars"], turn["seconds"]) == ("cheap", 0.001, 0.5)
-    assert (texts[call["tool"]], call["dollars"], call["seconds"], call["ends"]) == ("small", 0.005, 2.0, True)
+    assert (texts[call["tool"]], call["dollars"], call["seconds"], call["ends"]) == ("small", 0.255, 2.0, True)
     assert (texts[call["result"]], texts[call["args"]]) == (HOSTILE, "q: 1")
     options = [data["tools"][place] for place in data["catalogs"][run["catalog"]]]
     shown = [(texts[tool[0]], tool[2], tool[7], texts[tool[8]]) for tool in options]

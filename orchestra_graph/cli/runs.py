@@ -15,6 +15,7 @@ from orchestra_graph.cli.render import ledger_table, show_event
 from orchestra_graph.cli.terminal import console, counted, money, one_line, plain, print_json, working
 from orchestra_graph.errors import RunLogError
 from orchestra_graph.events import AnswerEvent, DecisionEvent, Event, OutcomeEvent
+from orchestra_graph.journal import owner_of
 from orchestra_graph.ledger import totals
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import ReadReport, read_run, read_runs
@@ -199,4 +200,4 @@ def _decision(run_id: str, turn: Turn) -> DecisionEvent:
 
 def _charges(turn: Turn, owner: str) -> dict[str, Charge]:
     """Charges of a turn's decision, or of one of its calls."""
-    return {key: charge for key, charge in turn["charges"].items() if key.startswith(f"{owner}#")}
+    return {key: charge for key, charge in turn["charges"].items() if owner_of(key) == owner}

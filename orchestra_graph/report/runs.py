@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.journal import owner_of
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.text import cut
 from orchestra_graph.turns import Turn
@@ -64,7 +65,7 @@ class RunTable:
         calls = []
         for call in decision["calls"]:
             outcome = turn["outcomes"].get(call["id"], {"content": "", "error": True})
-            charges = [charge for key, charge in turn["charges"].items() if key.startswith(f"{call['id']}#")]
+            charges = [charge for key, charge in turn["charges"].items() if owner_of(key) == call["id"]]
             calls.append(
                 {
                     "tool": self._text(call["tool"]),
@@ -76,7 +77,7 @@ class RunTable:
                     "ends": "answer" in outcome,
                 }
             )
-        own = [charge for key, charge in turn["charges"].items() if key.startswith(f"{turn['id']}#")]
+        own = [charge for key, charge in turn["charges"].items() if owner_of(key) == turn["id"]]
         made: dict[str, Any] = {"calls": calls, "dollars": _sum(own, "dollars"), "seconds": round(turn["seconds"], 3)}
         if decision["by"] != "router":
             made["by"] = decision["by"]

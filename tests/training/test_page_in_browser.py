@@ -225,3 +225,21 @@ def test_thousands_of_runs_stay_usable(browser: Browser, tmp_path: Path, address
     page.fill("#search", "the needle")
     expect(page.locator(".runrow")).to_have_count(1)
     page.close()
+
+
+def test_routers_that_cost_nothing_are_on_the_chart(browser: Browser, tmp_path: Path, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    data = page.evaluate("unpack()")
+    routers = data["result"]["conditions"]["in-distribution"]["routers"]
+    for free in (["rules"], list(ROUTERS)):
+        for name in free:
+            routers[name]["dollars"] = {"value": 0.0, "low": 0.0, "high": 0.0}
+        write_page(tmp_path / "free.html", title="Free", result=data["result"], runs=data["runs"])
+        page.goto((tmp_path / "free.html").as_uri())
+        page.wait_for_selector("body[data-ready]")
+        for name in ROUTERS:
+            expect(page.locator("#frontier svg text.name", has_text=name).first).to_be_visible()
+        expect(page.locator("#frontier svg")).to_contain_text("$0")
+    page.close()

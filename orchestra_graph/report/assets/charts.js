@@ -49,14 +49,17 @@ function frontierChart(width, routers, metric, frontier, aside) {
   const height = Math.max(320, Math.min(430, width * 0.6));
   const box = { left: 52, right: width - 20, top: 26, bottom: height - 44 };
   const svg = frame(width, height, "Cost against quality");
-  const names = Object.keys(routers).filter((name) => known(routers[name][metric]?.value) && routers[name].dollars.value > 0);
+  const names = Object.keys(routers).filter((name) => known(routers[name][metric]?.value));
   if (!names.length) return svg;
-  const costs = names.flatMap((name) => [routers[name].dollars.low, routers[name].dollars.high].filter((cost) => cost > 0).concat(routers[name].dollars.value));
+  const costs = names.flatMap((name) => [routers[name].dollars.low, routers[name].dollars.high, routers[name].dollars.value].filter((cost) => cost > 0));
+  if (!costs.length) costs.push(1);
+  const free = names.some((name) => !(routers[name].dollars.value > 0)); // they stand at the left end, which a log scale has none of
   const marks = names.flatMap((name) => [routers[name][metric].low, routers[name][metric].high, routers[name][metric].value].filter(known));
-  const x = logarithmic(Math.min(...costs) / 1.3, Math.max(...costs) * 1.3, box.left, box.right);
+  const x = logarithmic(Math.min(...costs) / (free ? 4 : 1.3), Math.max(...costs) * 1.3, box.left, box.right);
+  if (free) x.ticks = [0, ...x.ticks.filter((tick) => x(tick) > box.left + 40)];
   const low = Math.max(0, Math.min(...marks) - 0.06), high = Math.max(...marks) + 0.05;
   const y = linear(low, metric === "success" || metric === "utility" ? Math.min(1, high) : high, box.bottom, box.top);
-  axes(svg, x, y, box, { showX: round, showY: (tick) => METRICS[metric].show(tick, 0), titleX: "dollars a task, on a log scale →", titleY: "↑ " + METRICS[metric].label });
+  axes(svg, x, y, box, { showX: (tick) => (tick ? round(tick) : "$0"), showY: (tick) => METRICS[metric].show(tick, 0), titleX: "dollars a task, on a log scale →", titleY: "↑ " + METRICS[metric].label });
   const line = frontier.filter((name) => names.includes(name)).map((name) => [x(routers[name].dollars.value), y(routers[name][metric].value)]);
   if (line.length) {
     const steps = line.flatMap((point, place) => (place ? [[point[0], line[place - 1][1]], point] : [point]));
@@ -123,10 +126,11 @@ function lineChart(width, lines, { height = 250, showX, showY, titleX = "", titl
   if (!points.length) return svg;
   const xs = points.map((point) => point.x), ys = points.flatMap((point) => [point.y, point.low, point.high]).filter(known);
   const values = [...new Set(xs)].sort((a, b) => a - b);
-  const x = log ? logarithmic(Math.min(...xs), Math.max(...xs), box.left + 6, box.right - 6) : linear(Math.min(...xs), Math.max(...xs), box.left + 6, box.right - 6);
+  const x = (log ? logarithmic : linear)(values[0], values[values.length - 1], box.left + 6, box.right - 6);
   if (even) x.ticks = values;
   else if (log) x.ticks = values;
-  const y = linear(from ?? Math.min(...ys), to ?? Math.max(...ys), box.bottom, box.top);
+  // Not by spreading: a call takes some ten thousand arguments at most.
+  const y = linear(from ?? ys.reduce((a, b) => Math.min(a, b), Infinity), to ?? ys.reduce((a, b) => Math.max(a, b), -Infinity), box.bottom, box.top);
   axes(svg, x, y, box, { showX, showY, titleX, titleY });
   if (values.length > 60) svg.append(reader(lines, values, x, box, showX, showY));
   for (const line of lines) {
