@@ -16,7 +16,7 @@ from typing import Final
 from typing_extensions import TypedDict
 
 from orchestra_graph.preferences import Budget
-from orchestra_graph.turns import Charge, Turn
+from orchestra_graph.turns import Charge, Turn, sent_calls
 
 ROUTER: Final = "router"
 """Name under which the router's own attempts are charged."""
@@ -124,10 +124,8 @@ def _spans(turn: Turn) -> Iterator[tuple[str, float]]:
     decision = turn["decision"]
     if decision["by"] in (ROUTER, FALLBACK):
         yield decision["by"], turn["seconds"]
-    for call in decision["calls"]:
-        outcome = turn["outcomes"].get(call["id"])
-        if outcome is not None and not (outcome.get("unsent") or outcome.get("rejected")):
-            yield outcome.get("by", call["tool"]), outcome.get("seconds", 0.0)
+    for call, outcome in sent_calls(turn):
+        yield outcome.get("by", call["tool"]), outcome.get("seconds", 0.0)
 
 
 def _sum(account: _Account) -> Totals:

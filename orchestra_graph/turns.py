@@ -6,7 +6,7 @@ They live in the graph's state, so they hold JSON values only; `merge_turns` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
@@ -149,3 +149,11 @@ def merge_turns(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, 
             if part in update and part in old:
                 turn[part] = {**old[part], **update[part]}
     return merged
+
+
+def sent_calls(turn: Turn) -> Iterator[tuple[Call, Outcome]]:
+    """The calls of a turn that were sent and came back: none that no budget paid for, or that a person refused."""
+    for call in turn["decision"]["calls"]:
+        outcome = turn["outcomes"].get(call["id"])
+        if outcome is not None and not (outcome.get("unsent") or outcome.get("rejected")):
+            yield call, outcome

@@ -16,7 +16,8 @@ from tests.langsmith_recorder import KEY, served
 def trajectory(*tools: str, **fields: Any) -> Trajectory:
     calls = [{"id": f"0-{n}", "tool": tool, "args": {}} for n, tool in enumerate(tools)]
     turn = {"id": "0", "index": 0, "decision": {"calls": calls, "reason": "", "by": "router"}}
-    turn |= {"charges": {}, "outcomes": {}, "seconds": 0.0}
+    outcomes = {call["id"]: {"content": "", "error": False} for call in calls}
+    turn |= {"charges": {}, "outcomes": outcomes, "seconds": 0.0}
     known = {"run_id": "r", "task": {"question": "q"}, "turns": [turn], "ended": "answered"}
     return Trajectory.model_validate({**known, **fields})
 
@@ -39,6 +40,12 @@ TOTALS: dict[str, Any] = {
 )
 def test_preferences(preferences: dict[str, Any], score: float | None) -> None:
     assert preference_score(trajectory("a", "b", "a", preferences=preferences)) == score
+
+
+def test_a_call_that_a_person_refused_was_not_made() -> None:
+    run = trajectory("a", preferences={"avoid": {"a": 1.0}})
+    run.turns[0]["outcomes"]["0-0"]["rejected"] = True
+    assert preference_score(run) == 1.0
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -151,3 +151,7 @@ def test_a_wrong_id_is_told(identity: str, named: str) -> None:
 def test_a_question_from_elsewhere_is_none_of_the_workbench_s() -> None:
     for question in ("", "Hello!", "What is Python?", "Who wrote Faust?", "Find x.", "Solve world hunger = x for me."):
         assert read(question) is None
+
+
+def test_nothing_times_a_negative_number_is_zero() -> None:
+    assert FAMILIES["arithmetic"].reference("(5 - 5) * (3 - 7)", BENCH.world()) == "0"

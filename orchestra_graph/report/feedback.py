@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.turns import sent_calls
 
 if TYPE_CHECKING:
     from langsmith import Client
@@ -58,7 +59,7 @@ def preference_score(trajectory: Trajectory) -> float | None:
     for the score's sake.
     """
     preferences = trajectory.preferences
-    called = {call["tool"] for turn in trajectory.turns for call in turn["decision"]["calls"]}
+    called = {call["tool"] for turn in trajectory.turns for call, _ in sent_calls(turn)}
     kept = [
         *((weight, name in called) for name, weight in preferences.prefer.items()),
         *((weight, name not in called) for name, weight in preferences.avoid.items()),

@@ -18,6 +18,7 @@ from typing import Final
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.turns import sent_calls
 from orchestra_training.batch import Batch
 from orchestra_training.filters import bad_format, invalid_output
 from orchestra_training.groups import Group, Reward
@@ -99,7 +100,7 @@ def _shares(judged: Sequence[Trajectory]) -> dict[str, float]:
 
 def _called(run: Trajectory) -> Iterator[str]:
     for turn in run.turns:
-        for call in turn["decision"]["calls"]:
+        for call, _ in sent_calls(turn):
             yield call["tool"]
 
 

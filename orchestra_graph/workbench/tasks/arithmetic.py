@@ -124,5 +124,6 @@ def _evaluate(node: ast.expr, context: Context, steps: list[tuple[str, Decimal]]
             text, value = f"{a:f} {sign} {b:f}", getattr(context, operation)(a, b)
         case _:
             raise ValueError(f"{ast.unparse(node)!r}: expected whole numbers, + - * and parentheses")
+    value = context.plus(value)  # -0, of 0 times a negative number, is 0
     steps.append((text, value))
     return value

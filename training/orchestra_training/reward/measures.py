@@ -13,7 +13,7 @@ from typing import Final
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import wall_seconds
 from orchestra_graph.runlog.record import Trajectory, Verdict
-from orchestra_graph.turns import Turn
+from orchestra_graph.turns import Turn, sent_calls
 from orchestra_training.reward.credit import answered_by_policy, not_chosen
 
 SOLVED_FROM: Final = 1.0
@@ -79,10 +79,7 @@ def measure(run: Trajectory) -> Measures:
 def _count(turn: Turn, calls: dict[str, int], chosen: dict[str, int]) -> None:
     """Add the calls that were sent; the ledger counts the same ones."""
     is_own = not_chosen(turn) is None
-    for call in turn["decision"]["calls"]:
-        outcome = turn["outcomes"].get(call["id"])
-        if outcome is None or outcome.get("unsent") or outcome.get("rejected"):
-            continue
+    for call, outcome in sent_calls(turn):
         tool = call["tool"]
         calls[tool] = calls.get(tool, 0) + 1
         if "by" in outcome and outcome["by"] != tool:
