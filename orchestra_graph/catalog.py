@@ -37,8 +37,10 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additional
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Length = Annotated[int, Field(gt=0, le=10**15)]
-"""Tokens or characters: few enough to be exact in JSON."""
+_MOST: Final = 10**15
+"""Of what is counted: every number up to it is exact in JSON."""
+Length = Annotated[int, Field(gt=0, le=_MOST)]
+"""Tokens or characters."""
 
 
 def compile_schema(schema: dict[str, Any]) -> jsonschema_rs.Validator:
@@ -138,7 +140,7 @@ class Limits(_Spec):
 class Measured(_Spec):
     """What runs on sample tasks showed of a tool, as `orchestra describe` writes it: for people, no router reads it."""
 
-    tasks: Annotated[int, Field(ge=0, le=10**15)] = 0
+    tasks: Annotated[int, Field(ge=0, le=_MOST)] = 0
     """Tasks on which it was tried and answered."""
     success: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of them that it solved; None for a tool that states no answer."""

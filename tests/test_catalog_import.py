@@ -187,7 +187,11 @@ def test_an_expert_of_whom_the_imported_texts_would_tell_nothing_is_refused(
 def test_experts_with_other_prices_stand_in_the_imported_texts() -> None:
     catalog, template = import_tools(TEXT, "tools.json")
     prices = {"reasoner-1": Price(input=7, output=8), "answer-math-1": Price(source="unknown")}
-    NemotronQA(TOKENIZER, functions=template).check(catalog.reprice(prices).restrict([*prices, "answer-1"]))
+    repriced = catalog.reprice(prices).restrict([*prices, "answer-1"])
+    NemotronQA(TOKENIZER, functions=template).check(repriced)
+    shown = fill(template, repriced)
+    assert "reasoner-1 | $7 | $8 | " in shown
+    assert "answer-math-1 | $$? | $? | " in shown
 
 
 def test_our_own_texts_come_back_as_well() -> None:

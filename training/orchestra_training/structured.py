@@ -8,8 +8,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel
 
-from orchestra_graph.billing import describe, is_refusal, is_transient
-from orchestra_graph.errors import ConfigError, ServerError
+from orchestra_graph.errors import ConfigError
+from orchestra_training.asking import answered_by
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -46,14 +46,9 @@ class Structured(Generic[S]):
         from openai import ContentFilterFinishReasonError, LengthFinishReasonError  # noqa: PLC0415
 
         try:
-            reply = await self._model.ainvoke([SystemMessage(self._prompt), HumanMessage(task)])
+            with answered_by(f"the model asked for {self._schema.__name__}"):
+                reply = await self._model.ainvoke([SystemMessage(self._prompt), HumanMessage(task)])
         except (ContentFilterFinishReasonError, LengthFinishReasonError):
             return None
-        except Exception as error:
-            if is_refusal(error) or is_transient(error):
-                raise ServerError(
-                    f"no reply of the model asked for {self._schema.__name__}: {describe(error)}"
-                ) from error
-            raise
         parsed = reply["parsed"]
         return parsed if isinstance(parsed, self._schema) else None

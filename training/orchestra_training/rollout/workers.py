@@ -175,12 +175,13 @@ class _Link:
         self._waiting: dict[tuple[int, int], asyncio.Future[list[Trajectory]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
-        self._sending = asyncio.Lock()
+        self._sending: asyncio.Lock | None = None
+        """Of the loop that listens."""
 
     def attach(self, engine: Engine | None) -> None:
         """Listen in this event loop."""
         self._engine = engine
-        self._sending = asyncio.Lock()  # of this loop
+        self._sending = asyncio.Lock()
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
 
     def detach(self) -> None:
@@ -199,6 +200,7 @@ class _Link:
 
     async def _send(self, message: Any) -> None:
         """Send beside the loop: while both ends wait for the other one to read, one must."""
+        assert self._sending is not None
         async with self._sending:
             await asyncio.to_thread(self._pipe.send, message)
 

@@ -13,10 +13,10 @@ from typing import Final
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from orchestra_graph.billing import describe, is_refusal, is_transient
-from orchestra_graph.errors import ConfigError, ServerError
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.record import Verdict
 from orchestra_graph.text import cut, neutralise
+from orchestra_training.asking import answered_by
 from orchestra_training.checked import checked
 from orchestra_training.verdicts.ruling import ruling
 
@@ -95,18 +95,12 @@ class Judge:
             reference=neutralise(reference),
             answer=neutralise(cut(answer, ANSWER_SHOWN)),
         )
-        verdict = read_grade(await self._ask(task), self.by)
+        with answered_by(self.by):
+            reply = await self._model.ainvoke([SystemMessage(JUDGE_PROMPT), HumanMessage(task)])
+        verdict = read_grade(reply.text, self.by)
         if verdict.outcome is not None:
             self._write(key, verdict)
         return verdict
-
-    async def _ask(self, task: str) -> str:
-        try:
-            return (await self._model.ainvoke([SystemMessage(JUDGE_PROMPT), HumanMessage(task)])).text
-        except Exception as error:
-            if is_refusal(error) or is_transient(error):
-                raise ServerError(f"no reply of {self.by}: {describe(error)}") from error
-            raise
 
     def _read(self, key: str) -> Verdict | None:
         if self._cache is None:
