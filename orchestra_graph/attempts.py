@@ -19,7 +19,7 @@ from langchain_core.runnables import Runnable
 from langgraph.errors import GraphBubbleUp
 from pydantic import ValidationError
 
-from orchestra_graph.billing import is_transient, retry_after
+from orchestra_graph.billing import is_transient, may_pass, retry_after
 from orchestra_graph.catalog import Limits
 from orchestra_graph.deadlines import within
 from orchestra_graph.errors import ToolError
@@ -43,6 +43,16 @@ class DeadlineError(ToolError):
         super().__init__(f"cancelled after {seconds:.1f} s: the run's time is used up")
 
 
+class PauseError(ToolError):
+    """The server asks for a longer pause than a run waits."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__(
+            f"the server asks to wait {pause:g} s before another try; expected at most {LONGEST_PAUSE:g} s",
+            retryable=True,
+        )
+
+
 async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
     """Ask a chat model; callbacks and tracing come from the context of the node, as everywhere below it.
 
@@ -51,16 +61,26 @@ async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
         messages: What it reads.
 
     Raises:
-        ToolError: The server's reply is no message; LangChain lets that pass as a bare IndexError or ValidationError.
+        ToolError: The server's reply is no message, or an error below HTTP 200; LangChain lets that pass as a bare
+            IndexError, TypeError, ValidationError or ValueError.
     """
     try:
         return await model(messages)
-    except IndexError as error:
+    except (IndexError, TypeError) as error:
+        if isinstance(error, TypeError) and "choices" not in str(error):
+            raise
         raise ToolError("the server's reply has no choices", retryable=True) from error
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
         raise ToolError(f"the server's reply is no message: {place}: {problem['msg']}", retryable=True) from error
+    except ValueError as error:
+        body = error.args[0] if error.args else None
+        if not isinstance(body, dict) or "message" not in body:
+            raise
+        told = f"the server's reply is an error: {body['message']}"
+        code = body.get("code")
+        raise ToolError(told, retryable=isinstance(code, int) and may_pass(code)) from error
 
 
 async def send(
@@ -102,10 +122,7 @@ async def send(
             if elapsed + pause >= seconds:
                 raise
             if pause > LONGEST_PAUSE:
-                raise ToolError(
-                    f"the server asks to wait {pause:g} s before another try; expected at most {LONGEST_PAUSE:g} s",
-                    retryable=True,
-                ) from error
+                raise PauseError(pause) from error
             await asyncio.sleep(pause)
             tries += 1
         else:

@@ -58,13 +58,18 @@ def is_transient(error: BaseException) -> bool:
             return e.retryable
         status = status_of(e)
         if status is not None:
-            return status >= 500 or status in _TRANSIENT_STATUS
+            return may_pass(status)
         names = {c.__name__ for c in type(e).__mro__}
         if names & _PERMANENT_NAMES:
             return False
         if isinstance(e, TimeoutError | ConnectionError | json.JSONDecodeError) or names & _TRANSPORT_NAMES:
             return True
     return False
+
+
+def may_pass(status: int) -> bool:
+    """Whether what this HTTP status tells may be over at the next try."""
+    return status >= 500 or status in _TRANSIENT_STATUS
 
 
 def retry_after(error: BaseException) -> float | None:

@@ -77,7 +77,7 @@ def paid(request: Attempt, message: BaseMessage | None, text: str, clock: float,
         cached = details.get("cache_read", 0) if details else 0
     else:
         sent = request.tokens
-        wrote = estimate_tokens(message.content if message is not None else text)
+        wrote = estimate_tokens(text if message is None else message)
         cached = 0
     dollars = request.price.dollars(
         input_tokens=sent,

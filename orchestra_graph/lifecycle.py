@@ -140,7 +140,7 @@ class ClosingNode(Node):
             left = [other.name for other in self._closers(purse)]
             tools = [other for other in tools if other.name in left]
         turns = engine.complete(run["id"], turns)
-        answer = best_answer(turns, setup.catalog.terminals)
+        answer = best_answer(turns, setup.catalog.terminals, shows_results=not engine.protocol.answers)
         update = finish(engine, state, turns, answer, stopped_by)
         return Command(goto=END, update={**update, "turns": turns})
 
@@ -250,8 +250,14 @@ def closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:
     }
 
 
-def best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:
-    """The closing tool's answer, else the newest answer or result of any tool."""
+def best_answer(turns: dict[str, Turn], terminals: tuple[str, ...], *, shows_results: bool = True) -> str:
+    """The closing tool's answer, else the newest answer or result of any tool.
+
+    Args:
+        turns: Of the run.
+        terminals: Tools that end it.
+        shows_results: Whether a result may stand for an answer; a customer, say, is no reader of records.
+    """
     newest = ""
     for turn in reversed(turns.values()):
         answer = answer_of(turn, terminals)
@@ -263,5 +269,5 @@ def best_answer(turns: dict[str, Turn], terminals: tuple[str, ...]) -> str:
                 continue
             if "answer" in outcome:
                 return outcome["answer"]
-            newest = newest or outcome["content"]
+            newest = newest or (outcome["content"] if shows_results else "")
     return cut(newest, _EVIDENCE_SHOWN) if newest else NO_ANSWER

@@ -14,8 +14,8 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
 from orchestra_graph import tracing
-from orchestra_graph.attempts import DeadlineError, ask, send
-from orchestra_graph.billing import describe, is_bad_request, is_transient
+from orchestra_graph.attempts import DeadlineError, PauseError, ask, send
+from orchestra_graph.billing import describe, is_bad_request, is_overflow, is_transient
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.captures import CapturedMessage
 from orchestra_graph.engine import Engine, Setup
@@ -200,7 +200,8 @@ class _Deciding:
 
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
-        if not is_transient(error):
+        waits = isinstance(error, PauseError) and self._engine.fallback is None
+        if waits or not is_transient(error):
             raise RouterError(f"the router's model failed: {describe(error)}{self._hint(error)}") from error
         detail = f"the router's model gave no reply: {describe(error)}"
         return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}
@@ -208,7 +209,7 @@ class _Deciding:
     def _hint(self, error: Exception) -> str:
         """What may mend a request that the server refused, where the request is not the plainest one."""
         constraint = self._engine.constraint_of(self._run) if self._by == "router" else None
-        if constraint is None or not is_bad_request(error):
+        if constraint is None or not is_bad_request(error) or is_overflow(error):
             return ""
         return f'; if the server cannot take tool_choice="{constraint}", pass constraint=None'
 

@@ -13,6 +13,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 CHARACTERS_PER_TOKEN: Final = 4
 """Rule of thumb for English and code; used where no tokenizer is at hand."""
 
+_CUT_OFF: Final = frozenset({"length", "max_tokens"})
+"""What providers call a reply that ended at the limit on its length."""
+
 _WORDS: Final = (
     r"(?:\w{1,20}:)?(?:tool(?:calls?|responses?|results?)|think|[be]os)|tools?|functions?|functioncalls?|scratchpad|"
     r"escape|image|[se]op|(?-i:s|unk|pad|mask)|unused\d{1,4}"
@@ -54,6 +57,13 @@ def _characters(content: Any) -> int:
     if isinstance(content, dict):
         return sum(map(_characters, content.values()))
     return 0 if content is None else len(str(content))
+
+
+def is_truncated(reply: AIMessage) -> bool:
+    """Whether the model was stopped at its length limit."""
+    metadata = reply.response_metadata
+    why = metadata.get("finish_reason") or metadata.get("stop_reason")
+    return isinstance(why, str) and why.lower() in _CUT_OFF
 
 
 def cut(text: str, tokens: int) -> str:

@@ -94,7 +94,10 @@ class ChatVLLM(ServedModel, ChatOpenAI):
 
     def sampling(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Sampling parameters that a request with these arguments states."""
-        sent = self._default_params | {name: value for name, value in kwargs.items() if value is not None}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        if "max_tokens" in given:  # sent by its newer name, which the model's own limit has already
+            given["max_completion_tokens"] = given.pop("max_tokens")
+        sent = self._default_params | given
         return {**{name: sent[name] for name in sent if name in _SAMPLING}, **self._extra_body(kwargs)}
 
     # langchain-core passes messages by position and the rest, `stop` among it, by name

@@ -49,8 +49,8 @@ class Reply:
     """Counted in tokens of the reply where None."""
     finish_reason: str | None = None
     stop_reason: int | str | None = None
-    choices: bool = True
-    """False sends an empty list of choices."""
+    choices: bool | None = True
+    """False sends an empty list of choices, None sends null in its place."""
     fault: Literal["reset", "truncated", "drip"] | None = None
     """`reset` breaks the connection (RST) half way, `truncated` ends a JSON text half way under a right Content-Length,
     `drip` sends a byte every 20 ms."""
@@ -65,6 +65,8 @@ class Refusal:
     status: int
     message: str = "refused by the script"
     retry_after: float | None = None
+    code: int | None = None
+    """Of the error itself; the status where None. A gateway states it below status 200."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,11 @@ class _Completion:
     def whole(self) -> Body:
         choice = {"index": 0, "message": {"role": "assistant", **self._message()}, **self._ending()}
         choice |= self._tokens(self.token_ids)
-        body = {**self._head("chat.completion"), "choices": [choice] * self.reply.choices, "usage": self._usage()}
+        body = {**self._head("chat.completion"), "choices": self._choices(choice), "usage": self._usage()}
         return body | self._prompt()
+
+    def _choices(self, choice: Body) -> list[Body] | None:
+        return None if self.reply.choices is None else [choice] * self.reply.choices
 
     def chunks(self) -> Iterator[Body]:
         """One chunk with the role, one a part, the ending; usage at last when it is asked for."""
@@ -295,7 +300,14 @@ def _call(i: int, name: str, args: Body | str) -> Body:
 
 
 def _error(refusal: Refusal) -> Body:
-    return {"error": {"message": refusal.message, "type": "scripted", "param": None, "code": str(refusal.status)}}
+    return {
+        "error": {
+            "message": refusal.message,
+            "type": "scripted",
+            "param": None,
+            "code": refusal.code or str(refusal.status),
+        }
+    }
 
 
 async def _read(reader: asyncio.StreamReader) -> Recorded:

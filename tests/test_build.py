@@ -10,7 +10,8 @@ from langchain_openai import ChatOpenAI
 
 from orchestra_graph import Catalog, ChatVLLM, CodeInterpreter, Expert, LocalSearch, ModelSpec, Request, ToolSpec
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.tools.build import build_router, build_tools, what_is_missing
+from orchestra_graph.tools.build import build_model, build_router, build_tools, what_is_missing
+from tests.openai_server import OpenAIServer, Reply, Usage
 
 KEYS = {"KEY": "secret"}
 
@@ -171,3 +172,10 @@ def test_a_folder_that_may_not_be_written_into(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(ConfigError, match=r"index cannot be built \(PermissionError.*name that file with `path`"):
         build_tools(of(ToolSpec(name="docs", kind="search", path=str(tmp_path))), {})
+
+
+async def test_a_model_of_a_catalog_tells_its_usage_when_it_is_streamed(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Reply("four", usage=Usage(11, 7))]
+    model = build_model(ModelSpec(model="m", base_url=openai_server.base_url), {})
+    told = [chunk.usage_metadata async for chunk in model.astream("2 + 2?")]
+    assert [(usage["input_tokens"], usage["output_tokens"]) for usage in told if usage] == [(11, 7)]

@@ -95,6 +95,14 @@ async def test_sampling_that_the_protocol_fixes_is_sent(openai_server: OpenAISer
     assert not {"tool_choice", "top_p", "top_k", "seed"} & body.keys()
 
 
+async def test_a_prompt_that_is_too_long_is_not_blamed_on_the_constraint(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Refusal(400, "This model's maximum context length is 64 tokens. However, you requested 80")]
+    graph = create_orchestrator(vllm(openai_server), [add]).compile()
+    with pytest.raises(RouterError, match="maximum context length") as caught:
+        await graph.ainvoke({"messages": [("user", "2 + 2?")]})
+    assert "constraint" not in str(caught.value)
+
+
 async def test_a_server_that_refuses_the_constraint_is_told_with_the_fix(openai_server: OpenAIServer) -> None:
     openai_server.script = [Refusal(400, "tool_choice is not supported")]
     graph = create_orchestrator(vllm(openai_server), [add]).compile()

@@ -168,7 +168,7 @@ async def test_a_server_without_tool_calls(server: Server) -> None:
         (Reply(calls=[("choose_colour", {"colour": "pink"})]), "does not keep to the schema"),
         (Reply(calls=[("choose_colour", {"colour": "red", "x": 1})]), "does not keep to the schema"),
         (Reply(calls=[("paint", {})]), "does not keep to the schema: paint"),
-        (Reply(choices=False), "a reply without choices"),
+        (Reply(choices=False), "the server's reply has no choices"),
     ],
 )
 async def test_a_required_choice_that_is_not_kept(server: Server, reply: Reply, found: str) -> None:

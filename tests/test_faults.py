@@ -298,3 +298,41 @@ async def test_a_server_that_asks_for_a_long_pause_is_not_asked_again(openai_ser
     outcomes = [outcome for turn in state["turns"].values() for outcome in turn["outcomes"].values()]
     assert "asks to wait 120 s before another try; expected at most 30 s" in outcomes[0]["content"]
     assert len(openai_server.requests) == 1
+
+
+async def test_a_router_whose_server_asks_for_a_long_pause_stops_the_run(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Refusal(429, retry_after=3600)]
+    model = ChatVLLM(model="m", base_url=openai_server.base_url)
+    solver = Expert(ScriptedExpert("<answer>4</answer>"), name="solver")
+    graph = create_orchestrator(model, [solver], max_malformed=50, fallback=None)
+    with pytest.raises(RouterError, match="asks to wait 3600 s"):
+        await run(graph)
+    assert len(openai_server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply(choices=None), "the server's reply has no choices"),
+        (Refusal(200, "Rate limit exceeded", code=429), "the server's reply is an error: Rate limit exceeded"),
+    ],
+    ids=["null choices", "an error below 200"],
+)
+async def test_a_fault_that_a_gateway_calls_a_success_is_tried_again(
+    openai_server: OpenAIServer, reply: Reply | Refusal, told: str
+) -> None:
+    openai_server.script = [reply, DECISION]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key=SecretStr("k"), max_retries=0)
+    state = await run(orchestrator(model, Expert(ScriptedExpert("<answer>4</answer>"), name="solver")))
+    charges = attempts(state, "router")
+    assert state["answer"] == "4"
+    assert [charge["status"] for charge in charges] == ["uncertain", "paid"]
+    assert told in charges[0]["error"]
+
+
+async def test_an_error_below_200_that_does_not_pass_stops_the_run(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Refusal(200, "no such model", code=404)]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key=SecretStr("k"), max_retries=0)
+    with pytest.raises(RouterError, match="no such model"):
+        await run(orchestrator(model, Expert(ScriptedExpert("<answer>4</answer>"), name="solver")))
+    assert len(openai_server.requests) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,27 @@ def test_templates_are_rendered_as_transformers_does(made: tuple[Path, Any]) -> 
     assert '"arguments": {"word": "Zürich\'s <b>", "n": [1, null]}' in theirs
     router = LocalRouter(engine=None, tokenizer=tokenizer.backend_tokenizer, chat_template=template)
     assert router.render(messages, tools) == tokenizer(theirs, add_special_tokens=False)["input_ids"]
+
+
+def test_what_training_marks_in_a_template_is_shown_as_it_is() -> None:
+    text = "{% for m in messages %}<{% generation %}{{ m.content }}{% endgeneration %}>{% endfor %}"
+    assert compile_template(text).render(messages=[{"content": "a"}, {"content": "b"}]) == "<a><b>"
+
+
+@dataclass(frozen=True)
+class Writes:
+    """An engine that always writes the same."""
+
+    tokens: list[int]
+
+    async def complete(self, prompt: Any, *, max_tokens: int, temperature: float) -> tuple[list[int], list[float]]:
+        return self.tokens[:max_tokens], [0.0] * len(self.tokens[:max_tokens])
+
+
+@pytest.mark.parametrize(("limit", "reason"), [(1, "length"), (2, "stop"), (9, "stop")])
+async def test_a_reply_that_is_cut_off_says_so(router: LocalRouter, limit: int, reason: str) -> None:
+    word, end = router.tokenizer.encode("take").ids[0], router.tokenizer.token_to_id(END)
+    fixed = router.model_copy(update={"engine": Writes([word, end])})
+    message, capture = take_capture(await fixed.ainvoke(TEXTS[0], max_tokens=limit))
+    assert capture is not None
+    assert message.response_metadata["finish_reason"] == capture["finish_reason"] == reason

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.language_models import BaseChatModel, FakeListLLM
-from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.language_models import BaseChatModel, FakeListLLM, FakeMessagesListChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -302,6 +302,15 @@ async def test_a_stream_without_usage_is_estimated() -> None:
         await asyncio.to_thread(lambda: list(Streaming(states_usage=False).stream("q" * 40)))
     charge = measured.charges["c#0.0"]
     assert (charge["input_tokens"], charge["output_tokens"], charge["estimated"]) == (11, 4, True)
+
+
+async def test_calls_of_a_reply_without_usage_are_estimated_too() -> None:
+    measured = meter()
+    call = {"name": "final_answer", "args": {"answer": "4" * 4000}, "id": "1", "type": "tool_call"}
+    with measured.attempt():
+        await FakeMessagesListChatModel(responses=[AIMessage("", tool_calls=[call])]).ainvoke("q" * 40)
+    charge = measured.charges["c#0.0"]
+    assert charge["estimated"] and charge["output_tokens"] > 1000
 
 
 async def test_a_stream_that_is_left_early_is_uncertain() -> None:

@@ -15,6 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from orchestra_graph.catalog import Catalog, Latency, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.lifecycle import NO_ANSWER
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.nemotron_service import INPUT_TOKENS, NemotronService, functions
 from orchestra_graph.protocols.service_messages import GAP
@@ -300,6 +301,13 @@ async def test_a_router_that_never_says_anything_valid_is_given_up() -> None:
     state = await ask(graph_of(router, [Look()]), "1?")
     assert (state["stopped_by"], len(router.prompts)) == ("router", 3)
     assert {len(prompt) for prompt in router.prompts} == {2}
+
+
+async def test_a_customer_never_reads_a_record_in_place_of_an_answer() -> None:
+    router = ScriptedRouter([("look", {"order": 1}), *[("gone", {})] * 3])
+    state = await ask(graph_of(router, [Look()]), "1?")
+    assert [outcome["error"] for turn in state["turns"].values() for outcome in turn["outcomes"].values()] == [None]
+    assert (state["stopped_by"], state["answer"]) == ("router", NO_ANSWER)
 
 
 async def test_no_expert_no_function_for_it() -> None:

@@ -75,3 +75,15 @@ async def test_without_functions_nothing_is_bound_and_the_line_says_what_it_is()
     assert (model.tools, model.prompts[0][0].text) == ([], "P")
     spec = expert.spec
     assert (spec.kind, spec.terminal, spec.required, spec.description) == ("expert", True, [], "Knows.")
+
+
+async def test_a_thought_that_was_cut_off_is_not_told_to_the_user() -> None:
+    with pytest.raises(ToolError, match="empty") as error:
+        await reply("<think>\nThis customer has a fraud flag, I must not tell")
+    assert error.value.retryable
+
+
+async def test_a_message_that_was_cut_off_is_not_sent_to_the_user() -> None:
+    with pytest.raises(ToolError, match="cut off at its length limit") as error:
+        await reply(AIMessage("Your refund was", response_metadata={"finish_reason": "length"}))
+    assert error.value.retryable

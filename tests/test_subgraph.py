@@ -59,6 +59,11 @@ async def test_the_answer_comes_before_the_messages() -> None:
     assert (await call(Subgraph(returning({"answer": 42, "messages": [AIMessage("x")]})), request="r")).content == "42"
 
 
+async def test_a_graph_may_have_a_ledger_of_its_own() -> None:
+    state = {"messages": [AIMessage("balanced")], "ledger": {"rent": 3}}
+    assert (await call(Subgraph(returning(state)), request="r")).content == "balanced"
+
+
 def test_fields_of_the_spec() -> None:
     spec = Subgraph(chat("x"), name="other", description="Talks.", terminal=True, price=Price(per_call=1.0)).spec
     assert (spec.name, spec.kind, spec.description, spec.terminal, spec.price.per_call) == (

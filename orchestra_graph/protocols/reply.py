@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.protocols.mend import args_from_text, mend, plain, read_json, shorten, show, similar
-from orchestra_graph.text import clean, cut
+from orchestra_graph.text import clean, cut, is_truncated
 from orchestra_graph.turns import Call, Decision, ProblemKind
 
 FINAL_ANSWER: Final = "final_answer"
@@ -30,8 +30,6 @@ MAX_REASON: Final = 4_000
 
 _FORM: Final = '{"name": <tool>, "arguments": {...}}'
 _TAGGED: Final = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_CUT_OFF: Final = frozenset({"length", "max_tokens"})
-"""What providers call a reply that ended at the limit on its length."""
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ def read_reply(reply: AIMessage, catalog: Catalog, turn_id: str, *, repair: bool
         turn_id: Calls are numbered under it.
         repair: Whether to mend what has one reading only; off, it is a problem instead.
     """
-    reading = _Reading(catalog, repair, _is_truncated(reply))
+    reading = _Reading(catalog, repair, is_truncated(reply))
     said = _spoken(clean(reply.text))
     raw: list[tuple[Any, Any]] = [(call["name"], call["args"]) for call in reply.tool_calls]
     raw += [(call.get("name") or "", call.get("args") or "") for call in reply.invalid_tool_calls]
@@ -87,12 +85,6 @@ def _decision(reading: _Reading, said: str, turn_id: str) -> Decision:
     if reading.repaired and calls:
         decision["repaired"] = list(dict.fromkeys(reading.repaired))
     return decision
-
-
-def _is_truncated(reply: AIMessage) -> bool:
-    metadata = reply.response_metadata
-    why = metadata.get("finish_reason") or metadata.get("stop_reason")
-    return isinstance(why, str) and why.lower() in _CUT_OFF
 
 
 def _spoken(text: str) -> str:

@@ -176,8 +176,12 @@ class LocalRouter(BaseChatModel):
             "logprobs": logprobs,
             "sampling": {"temperature": warmth, "max_tokens": limit},
         }
+        # A reply ends with a special token, unless it is cut off.
+        whole = len(written) < limit or not self.tokenizer.decode(written[-1:], skip_special_tokens=True)
+        capture["finish_reason"] = "stop" if whole else "length"
         message = CapturedMessage(
             content=self.tokenizer.decode(written, skip_special_tokens=True),
+            response_metadata={"finish_reason": capture["finish_reason"]},
             usage_metadata=UsageMetadata(
                 input_tokens=len(prompt), output_tokens=len(written), total_tokens=len(prompt) + len(written)
             ),

@@ -20,7 +20,7 @@ def compile_template(text: str) -> Any:
     """
     try:
         from jinja2 import TemplateError  # noqa: PLC0415  (an extra)
-        from jinja2.ext import loopcontrols  # noqa: PLC0415
+        from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
     except ImportError as error:
         raise MissingError("the package jinja2", "pip install 'orchestra-graph[local]'") from error
@@ -28,7 +28,18 @@ def compile_template(text: str) -> Any:
     def refuse(message: str) -> NoReturn:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """`{% generation %}`, by which training finds what the model writes: shown as what is in it."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     return environment.from_string(text)

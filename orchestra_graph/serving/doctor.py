@@ -14,14 +14,16 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any, Final, Literal
 
 import httpx
 import openai
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.attempts import ask
+from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.serving.environment import installed
 from orchestra_graph.serving.metrics import Load, read_metrics
 from orchestra_graph.vllm import NO_KEY, Capture, ChatVLLM, take_capture
@@ -211,11 +213,9 @@ async def _replies(model: ChatVLLM) -> AsyncIterator[Check]:
 async def _ask(model: ChatVLLM, **bound: Any) -> tuple[AIMessage, Capture | None] | str:
     """A reply with its capture, or what the server said instead."""
     try:
-        message = await model.ainvoke(_QUESTION, **bound)
-    except openai.OpenAIError as error:
+        message = await ask(partial(model.ainvoke, **bound), [HumanMessage(_QUESTION)])
+    except (openai.OpenAIError, ToolError) as error:
         return " ".join(str(error).split())
-    except IndexError:  # LangChain's answer to a reply without choices
-        return "a reply without choices"
     return take_capture(message)
 
 

@@ -99,6 +99,7 @@ def build_model(
         timeout=spec.limits.timeout,
         max_retries=retries,
         temperature=temperature,
+        stream_usage=True,  # else a graph that is watched token by token has to guess what it owes
     )
 
 

@@ -59,7 +59,11 @@ _PYTHON: Final = frozenset({"python", "python3", "py"})
 _ANSWER: Final = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BRACE: Final = re.compile(r"(?P<box>\\boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
 _THOUGHT: Final = re.compile(r"\A(?:.*</think>|\s*<think>.*\Z)", re.DOTALL)
-"""Reasoning that the server left in the text; a reply that was cut off in the middle of it holds nothing else."""
+
+
+def without_thought(text: str) -> str:
+    """A reply without the reasoning that the server left in it; one that was cut off in the middle of it is empty."""
+    return _THOUGHT.sub("", text).strip()
 
 
 class Expert(Tool):
@@ -114,7 +118,7 @@ class Expert(Tool):
         shown: list[Any] = list(request.brief) or [HumanMessage(prompt_text(request))]
         messages = convert_to_messages([SystemMessage(self._prompt), *shown])
         reply = await ask(self.model.ainvoke, messages)
-        text = _THOUGHT.sub("", reply.text).strip()
+        text = without_thought(reply.text)
         if not text:
             raise ToolError("the expert's reply is empty", retryable=True)
         if self._sandbox is not None:

@@ -15,8 +15,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from orchestra_graph.attempts import ask
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.errors import ToolError
+from orchestra_graph.text import is_truncated
 from orchestra_graph.tools.base import Request, Result, Tool
-from orchestra_graph.tools.expert import model_identity
+from orchestra_graph.tools.expert import model_identity, without_thought
 
 PROMPT: Final = """\
 <instructions>
@@ -57,13 +58,15 @@ class ServiceExpert(Tool):
     async def run(self, request: Request) -> Result:
         """Ask the model; what it writes is the answer to the user, unless it calls tools."""
         reply = await ask(self._ask, self._messages(request))
-        text = reply.text.rpartition("</think>")[2].strip()
+        text = without_thought(reply.text)
         calls = _calls(reply)
         if calls:
             names = ", ".join(str(call["name"]) for call in calls)
             return Result(f"calls {names}", artifacts=[{"text": text, "calls": calls}])
         if not text:
             raise ToolError("the expert's reply is empty", retryable=True)
+        if is_truncated(reply):
+            raise ToolError("the expert's reply to the user was cut off at its length limit", retryable=True)
         return Result(text, answer=text)
 
     def _messages(self, request: Request) -> list[BaseMessage]:

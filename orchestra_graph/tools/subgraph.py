@@ -66,10 +66,16 @@ class Subgraph(Tool):
         state = await self.graph.ainvoke({"messages": [("user", question)]})
         if not isinstance(state, dict):
             raise ToolError(f"the graph returned {type(state).__name__}; expected a state with messages or answer")
-        if isinstance(state.get("ledger"), dict):
+        if _is_orchestrator(state):
             _join(state, time.perf_counter() - started)
         answer = _answer(state)
         return Result(answer, answer=answer)
+
+
+def _is_orchestrator(state: dict[str, Any]) -> bool:
+    """Whether a state is that of a run of ours; other graphs have ledgers too."""
+    ledger = state.get("ledger")
+    return isinstance(ledger, dict) and "wall_seconds" in ledger and {"turns", "stopped_by"} <= state.keys()
 
 
 def _answer(state: dict[str, Any]) -> str:

@@ -271,6 +271,14 @@ async def test_a_server_that_refuses(openai_server: OpenAIServer, status: int, t
         await written(model, model)
 
 
+@pytest.mark.parametrize("text", ["not json at all", '{"question": 1}'])
+async def test_a_reply_of_another_form_is_counted(openai_server: OpenAIServer, text: str) -> None:
+    openai_server.script = [Reply(text)]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key="k", max_retries=0)
+    pairs, report = await written(model, model)
+    assert pairs == [] and report.counts == {("pairs", "unreadable"): 4}
+
+
 async def test_a_reply_that_is_cut_off_is_counted(openai_server: OpenAIServer) -> None:
     openai_server.script = [Reply('{"pairs": [{"text": "I', finish_reason="length")]
     model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key="k", max_retries=0)

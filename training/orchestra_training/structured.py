@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from orchestra_graph.errors import ConfigError
 from orchestra_training.asking import answered_by
@@ -48,7 +48,7 @@ class Structured(Generic[S]):
         try:
             with answered_by(f"the model asked for {self._schema.__name__}"):
                 reply = await self._model.ainvoke([SystemMessage(self._prompt), HumanMessage(task)])
-        except (ContentFilterFinishReasonError, LengthFinishReasonError):
+        except (ContentFilterFinishReasonError, LengthFinishReasonError, ValidationError):
             return None
         parsed = reply["parsed"]
         return parsed if isinstance(parsed, self._schema) else None
