@@ -306,7 +306,7 @@ async def test_a_router_that_never_says_anything_valid_is_given_up() -> None:
 async def test_a_customer_never_reads_a_record_in_place_of_an_answer() -> None:
     router = ScriptedRouter([("look", {"order": 1}), *[("gone", {})] * 3])
     state = await ask(graph_of(router, [Look()]), "1?")
-    assert [outcome["error"] for turn in state["turns"].values() for outcome in turn["outcomes"].values()] == [None]
+    assert [outcome["error"] for turn in state["turns"].values() for outcome in turn["outcomes"].values()] == [False]
     assert (state["stopped_by"], state["answer"]) == ("router", NO_ANSWER)
 
 
