@@ -33,7 +33,9 @@ Ask = Callable[[list[BaseMessage]], Awaitable[AIMessage]]
 FIRST_PAUSE: Final = 0.5
 """Seconds before the second try; doubled for each further one, up to `LONGEST_PAUSE`."""
 LONGEST_PAUSE: Final = 30.0
-"""A server that asks for a longer one is not asked again."""
+"""A server that asks for a longer one is not asked again, by this request."""
+_PASSING: Final = frozenset({"rate_limit_exceeded", "server_error", "timeout"})
+"""Names by which servers tell an error that may pass."""
 
 
 class DeadlineError(ToolError):
@@ -41,16 +43,6 @@ class DeadlineError(ToolError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"cancelled after {seconds:.1f} s: the run's time is used up")
-
-
-class PauseError(ToolError):
-    """The server asks for a longer pause than a run waits."""
-
-    def __init__(self, pause: float) -> None:
-        super().__init__(
-            f"the server asks to wait {pause:g} s before another try; expected at most {LONGEST_PAUSE:g} s",
-            retryable=True,
-        )
 
 
 async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
@@ -61,26 +53,35 @@ async def ask(model: Ask, messages: list[BaseMessage]) -> AIMessage:
         messages: What it reads.
 
     Raises:
-        ToolError: The server's reply is no message, or an error below HTTP 200; LangChain lets that pass as a bare
-            IndexError, TypeError, ValidationError or ValueError.
+        ToolError: The server's reply is no message, see `unreadable`.
     """
     try:
         return await model(messages)
-    except (IndexError, TypeError) as error:
-        if isinstance(error, TypeError) and "choices" not in str(error):
+    except Exception as error:
+        fault = unreadable(error)
+        if fault is None:
             raise
-        raise ToolError("the server's reply has no choices", retryable=True) from error
-    except ValidationError as error:
+        raise fault from error
+
+
+def unreadable(error: Exception) -> ToolError | None:
+    """What is wrong with a reply that is no message, or an error below HTTP 200; None for any other failure.
+
+    LangChain lets these pass as a bare IndexError (no choices), TypeError (null in their place), ValidationError, or
+    ValueError with the server's error as it stood.
+    """
+    if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
-        raise ToolError(f"the server's reply is no message: {place}: {problem['msg']}", retryable=True) from error
-    except ValueError as error:
-        body = error.args[0] if error.args else None
-        if not isinstance(body, dict) or "message" not in body:
-            raise
-        told = f"the server's reply is an error: {body['message']}"
-        code = body.get("code")
-        raise ToolError(told, retryable=isinstance(code, int) and may_pass(code)) from error
+        return ToolError(f"the server's reply is no message: {place}: {problem['msg']}", retryable=True)
+    if isinstance(error, IndexError) or (isinstance(error, TypeError) and "choices" in str(error)):
+        return ToolError("the server's reply has no choices", retryable=True)
+    body = error.args[0] if type(error) is ValueError and error.args else None
+    if not isinstance(body, dict):
+        return None
+    code = str(body.get("code"))
+    passing = code in _PASSING or (code.isdigit() and may_pass(int(code)))
+    return ToolError(f"the server's reply is an error: {body.get('message') or body}", retryable=passing)
 
 
 async def send(
@@ -122,7 +123,10 @@ async def send(
             if elapsed + pause >= seconds:
                 raise
             if pause > LONGEST_PAUSE:
-                raise PauseError(pause) from error
+                raise ToolError(
+                    f"the server asks to wait {pause:g} s before another try; expected at most {LONGEST_PAUSE:g} s",
+                    retryable=True,
+                ) from error
             await asyncio.sleep(pause)
             tries += 1
         else:

@@ -200,7 +200,9 @@ class GraphRouter(Node):
         left = [] if why == "router" or len(tried) == MOST_CLOSERS else purse.closing_tools(engine.closing)
         spec = next((spec for spec in left if spec.name not in tried), None)
         if spec is None:
-            return self._end(run, best_answer(run.turns, setup.catalog.terminals), why)
+            return self._end(
+                run, best_answer(run.turns, setup.catalog.terminals, shows_results=not engine.protocol.answers), why
+            )
         turn = closing_turn(run.header, len(run.turns), spec.name, why)
         tell_decision(engine, run.header["id"], turn)
         run.write({turn["id"]: turn})

@@ -45,7 +45,7 @@ from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
 
-NO_ANSWER: Final = "No answer: no tool brought a result before the run ended."
+NO_ANSWER: Final = "No answer: the run ended before one was found."
 
 MOST_CLOSERS: Final = 2
 """Tools that are asked to close a run, the second one when the first brought no answer."""

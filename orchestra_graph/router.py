@@ -14,7 +14,7 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
 from orchestra_graph import tracing
-from orchestra_graph.attempts import DeadlineError, PauseError, ask, send
+from orchestra_graph.attempts import DeadlineError, ask, send
 from orchestra_graph.billing import describe, is_bad_request, is_overflow, is_transient
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.captures import CapturedMessage
@@ -36,6 +36,9 @@ Asking = Generator[View, AIMessage, Decision]
 
 NODE = "router"
 CLOSING = "closing"
+
+MOST_UNREACHED: Final = 3
+"""Decisions in a row for which the router's server is tried in vain, each with its retries."""
 
 _UNAFFORDABLE: Final[Decision] = {
     "calls": [],
@@ -84,8 +87,11 @@ class RouterNode(Node):
 
 
 def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> TurnBy | None:
-    """The router; from `limit` malformed replies in a row on the fallback; nobody when that has failed as well."""
-    row = 0
+    """The router; from `limit` malformed replies in a row on the fallback; nobody when that has failed as well.
+
+    A server that cannot be reached is not asked as often as a model that may yet find the form.
+    """
+    row = unreached = 0
     for turn in reversed(turns.values()):
         by_fallback = turn["decision"]["by"] == "fallback"
         if is_malformed(turn) and by_fallback:
@@ -93,7 +99,8 @@ def _who_decides(turns: dict[str, Turn], limit: int, *, has_fallback: bool) -> T
         if not (is_malformed(turn) or by_fallback):
             break
         row += not by_fallback
-    if row < limit:
+        unreached += turn["decision"].get("problem", {}).get("kind") == "router_error"
+    if row < limit and unreached < MOST_UNREACHED:
         return "router"
     return "fallback" if has_fallback else None
 
@@ -200,8 +207,7 @@ class _Deciding:
 
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
-        waits = isinstance(error, PauseError) and self._engine.fallback is None
-        if waits or not is_transient(error):
+        if not is_transient(error):
             raise RouterError(f"the router's model failed: {describe(error)}{self._hint(error)}") from error
         detail = f"the router's model gave no reply: {describe(error)}"
         return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}

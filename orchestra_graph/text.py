@@ -50,8 +50,8 @@ def _characters(content: Any) -> int:
     if isinstance(content, str):
         return len(content)
     if isinstance(content, BaseMessage):
-        calls = content.tool_calls if isinstance(content, AIMessage) else ()
-        return _characters(content.content) + sum(len(call["name"]) + _characters(call["args"]) for call in calls)
+        calls = [*content.tool_calls, *content.invalid_tool_calls] if isinstance(content, AIMessage) else ()
+        return _characters(content.content) + sum(_characters([call["name"], call["args"]]) for call in calls)
     if isinstance(content, list | tuple):
         return sum(map(_characters, content))
     if isinstance(content, dict):

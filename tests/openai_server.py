@@ -65,7 +65,7 @@ class Refusal:
     status: int
     message: str = "refused by the script"
     retry_after: float | None = None
-    code: int | None = None
+    code: int | str | None = None
     """Of the error itself; the status where None. A gateway states it below status 200."""
 
 

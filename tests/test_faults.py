@@ -17,6 +17,7 @@ from orchestra_graph.catalog import Catalog, Limits, ModelSpec, Price
 from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget
+from orchestra_graph.router import MOST_UNREACHED
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import Charge
@@ -300,14 +301,16 @@ async def test_a_server_that_asks_for_a_long_pause_is_not_asked_again(openai_ser
     assert len(openai_server.requests) == 1
 
 
-async def test_a_router_whose_server_asks_for_a_long_pause_stops_the_run(openai_server: OpenAIServer) -> None:
-    openai_server.script = [Refusal(429, retry_after=3600)]
+@pytest.mark.parametrize("budget", [Budget(), Budget(seconds=1000)])
+async def test_a_router_that_cannot_be_reached_is_given_up_before_one_that_finds_no_form(
+    openai_server: OpenAIServer, budget: Budget
+) -> None:
+    openai_server.script = [DECISION, *[Refusal(429, retry_after=3600)] * 9]
     model = ChatVLLM(model="m", base_url=openai_server.base_url)
-    solver = Expert(ScriptedExpert("<answer>4</answer>"), name="solver")
-    graph = create_orchestrator(model, [solver], max_malformed=50, fallback=None)
-    with pytest.raises(RouterError, match="asks to wait 3600 s"):
-        await run(graph)
-    assert len(openai_server.requests) == 1
+    solver = Expert(ScriptedExpert("four it is"), name="solver", terminal=False)
+    state = await run(create_orchestrator(model, [solver], max_malformed=50, fallback=None, budget=budget))
+    assert (state["stopped_by"], state["answer"]) == ("router", "four it is")
+    assert len(openai_server.requests) == 1 + MOST_UNREACHED
 
 
 @pytest.mark.parametrize(
@@ -315,8 +318,9 @@ async def test_a_router_whose_server_asks_for_a_long_pause_stops_the_run(openai_
     [
         (Reply(choices=None), "the server's reply has no choices"),
         (Refusal(200, "Rate limit exceeded", code=429), "the server's reply is an error: Rate limit exceeded"),
+        (Refusal(200, "Slow down", code="rate_limit_exceeded"), "the server's reply is an error: Slow down"),
     ],
-    ids=["null choices", "an error below 200"],
+    ids=["null choices", "an error below 200", "its code in words"],
 )
 async def test_a_fault_that_a_gateway_calls_a_success_is_tried_again(
     openai_server: OpenAIServer, reply: Reply | Refusal, told: str

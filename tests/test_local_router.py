@@ -201,8 +201,11 @@ def test_templates_are_rendered_as_transformers_does(made: tuple[Path, Any]) -> 
 
 
 def test_what_training_marks_in_a_template_is_shown_as_it_is() -> None:
-    text = "{% for m in messages %}<{% generation %}{{ m.content }}{% endgeneration %}>{% endfor %}"
-    assert compile_template(text).render(messages=[{"content": "a"}, {"content": "b"}]) == "<a><b>"
+    text = (
+        "{% set x = '-' %}{% for m in messages %}"
+        "<{% generation %}{% set x = m.content %}{{ x }}{% endgeneration %}{{ x }}>{% endfor %}"
+    )
+    assert compile_template(text).render(messages=[{"content": "a"}, {"content": "b"}]) == "<a-><b->"
 
 
 @dataclass(frozen=True)

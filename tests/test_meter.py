@@ -304,11 +304,15 @@ async def test_a_stream_without_usage_is_estimated() -> None:
     assert (charge["input_tokens"], charge["output_tokens"], charge["estimated"]) == (11, 4, True)
 
 
-async def test_calls_of_a_reply_without_usage_are_estimated_too() -> None:
+LONG_CALL = {"name": "final_answer", "args": {"answer": "4" * 4000}, "id": "1", "type": "tool_call"}
+BROKEN_CALL = {"name": "final_answer", "args": "4" * 4000, "id": "1", "error": None, "type": "invalid_tool_call"}
+
+
+@pytest.mark.parametrize("reply", [{"tool_calls": [LONG_CALL]}, {"invalid_tool_calls": [BROKEN_CALL]}])
+async def test_calls_of_a_reply_without_usage_are_estimated_too(reply: dict[str, Any]) -> None:
     measured = meter()
-    call = {"name": "final_answer", "args": {"answer": "4" * 4000}, "id": "1", "type": "tool_call"}
     with measured.attempt():
-        await FakeMessagesListChatModel(responses=[AIMessage("", tool_calls=[call])]).ainvoke("q" * 40)
+        await FakeMessagesListChatModel(responses=[AIMessage("", **reply)]).ainvoke("q" * 40)
     charge = measured.charges["c#0.0"]
     assert charge["estimated"] and charge["output_tokens"] > 1000
 

@@ -83,7 +83,8 @@ async def test_a_thought_that_was_cut_off_is_not_told_to_the_user() -> None:
     assert error.value.retryable
 
 
-async def test_a_message_that_was_cut_off_is_not_sent_to_the_user() -> None:
+@pytest.mark.parametrize("calls", [[], [{"name": "look", "args": {"n": 12}, "id": "a"}]], ids=["words", "a call"])
+async def test_a_reply_that_was_cut_off_neither_reaches_the_user_nor_is_carried_out(calls: list[Any]) -> None:
     with pytest.raises(ToolError, match="cut off at its length limit") as error:
-        await reply(AIMessage("Your refund was", response_metadata={"finish_reason": "length"}))
+        await reply(AIMessage("Your refund was", tool_calls=calls, response_metadata={"finish_reason": "length"}))
     assert error.value.retryable

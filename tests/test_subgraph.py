@@ -96,7 +96,7 @@ async def test_an_orchestrator_that_is_stopped_with_a_result_answers_with_it() -
 
 async def test_an_orchestrator_that_is_stopped_without_a_result_is_an_error() -> None:
     tool = Subgraph(orchestrator(budget=Budget(dollars=0.1)), name="inner")
-    with pytest.raises(ToolError, match="No answer: no tool brought a result"):
+    with pytest.raises(ToolError, match="No answer: the run ended before one was found"):
         await call(tool, request="r")
 
 

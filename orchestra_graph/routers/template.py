@@ -19,7 +19,7 @@ def compile_template(text: str) -> Any:
         MissingError: Jinja is not installed.
     """
     try:
-        from jinja2 import TemplateError  # noqa: PLC0415  (an extra)
+        from jinja2 import TemplateError, nodes  # noqa: PLC0415  (an extra)
         from jinja2.ext import Extension, loopcontrols  # noqa: PLC0415
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
     except ImportError as error:
@@ -34,8 +34,8 @@ def compile_template(text: str) -> Any:
         tags = frozenset({"generation"})
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]

@@ -82,7 +82,8 @@ def build_router(spec: ModelSpec, environment: Mapping[str, str]) -> BaseChatMod
 def build_model(
     spec: ModelSpec, environment: Mapping[str, str], *, retries: int = 0, temperature: float | None = None
 ) -> BaseChatModel:
-    """The chat model of a line whose key is there.
+    """The chat model of a line whose key is there. A graph that is watched token by token asks it for its usage
+    (`stream_options`); where a server refuses that, make the `Expert` yourself, with `stream_usage=False`.
 
     Args:
         spec: The line.

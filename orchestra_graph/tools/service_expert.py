@@ -59,14 +59,14 @@ class ServiceExpert(Tool):
         """Ask the model; what it writes is the answer to the user, unless it calls tools."""
         reply = await ask(self._ask, self._messages(request))
         text = without_thought(reply.text)
+        if is_truncated(reply):  # in the middle of a call, a stream makes valid JSON of what is there
+            raise ToolError("the expert's reply was cut off at its length limit", retryable=True)
         calls = _calls(reply)
         if calls:
             names = ", ".join(str(call["name"]) for call in calls)
             return Result(f"calls {names}", artifacts=[{"text": text, "calls": calls}])
         if not text:
             raise ToolError("the expert's reply is empty", retryable=True)
-        if is_truncated(reply):
-            raise ToolError("the expert's reply to the user was cut off at its length limit", retryable=True)
         return Result(text, answer=text)
 
     def _messages(self, request: Request) -> list[BaseMessage]:

@@ -271,6 +271,13 @@ async def test_a_server_that_refuses(openai_server: OpenAIServer, status: int, t
         await written(model, model)
 
 
+async def test_a_reply_without_choices_is_a_server_that_did_not_answer(openai_server: OpenAIServer) -> None:
+    openai_server.script = [Reply(choices=False)]
+    model = ChatOpenAI(model="m", base_url=openai_server.base_url, api_key="k", max_retries=0)
+    with pytest.raises(ServerError, match="no choices"):
+        await written(model, model)
+
+
 @pytest.mark.parametrize("text", ["not json at all", '{"question": 1}'])
 async def test_a_reply_of_another_form_is_counted(openai_server: OpenAIServer, text: str) -> None:
     openai_server.script = [Reply(text)]

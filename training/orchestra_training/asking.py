@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
+from orchestra_graph.attempts import unreadable
 from orchestra_graph.billing import describe, is_refusal, is_transient
 from orchestra_graph.errors import ServerError
 
 
 @contextmanager
 def answered_by(whom: str) -> Iterator[None]:
-    """Ask inside: a server that refuses or cannot be reached is told in one line, whatever its client raises.
+    """Ask inside: a server that refuses, cannot be reached or sends no message is told in one line, whatever is raised.
 
     Args:
         whom: Who is asked, for the error.
@@ -22,6 +25,7 @@ def answered_by(whom: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_refusal(error) or is_transient(error):
-            raise ServerError(f"no reply of {whom}: {describe(error)}") from error
+        fault = None if isinstance(error, ValidationError) else unreadable(error)  # that is for who knows the form
+        if fault is not None or is_refusal(error) or is_transient(error):
+            raise ServerError(f"no reply of {whom}: {describe(fault or error)}") from error
         raise
