@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import TextIOWrapper
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.rule import Rule
 from rich.status import Status
@@ -23,6 +24,8 @@ from orchestra_graph.runlog.encoding import dump
 WIDE: Final = 10_000
 """Columns of an output that is no terminal: wide enough that nothing is cut."""
 _WIDEST_RULE: Final = 100
+_GAP: Final = 2
+"""Between the columns of a table."""
 
 _UNSAFE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
@@ -40,8 +43,11 @@ def accept_any_text() -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr; colours and width follow the terminal, `NO_COLOR` and `FORCE_COLOR`."""
-    made = Console(stderr=stderr, highlight=False, emoji=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=WIDE)
+    # Without markup: tasks, names and paths hold square brackets, which would vanish or be read as a broken style.
+    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if made.is_terminal:
+        return made
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=WIDE)
 
 
 def progress_console(output: Console) -> Console:
@@ -58,6 +64,25 @@ def heading(output: Console, text: str) -> None:
     """A line with a title in it."""
     rule = Rule(Text(plain(text), style="bold"), align="left", style="dim")
     output.print(rule, width=min(output.width, _WIDEST_RULE))
+
+
+def fitting(width: int, rows: Sequence[Mapping[str, str]], order: Sequence[str], *, most: int = WIDE) -> list[str]:
+    """The columns of a table that fit into a terminal side by side, left to right.
+
+    Args:
+        width: Of the terminal.
+        rows: Cells by the head of their column, at least one row.
+        order: Heads, the most important one first: it is always there, any other one where there is room for it.
+        most: What a column is counted at where its cells are wider: the table shortens them.
+    """
+    kept: list[str] = []
+    for head in order:
+        cells = max(cell_len(row[head]) for row in rows)
+        needed = max(cell_len(head), min(most, cells)) + (_GAP if kept else 0)
+        if needed <= width or not kept:
+            kept.append(head)
+            width -= needed
+    return [head for head in rows[0] if head in kept]
 
 
 def plain(text: str) -> str:

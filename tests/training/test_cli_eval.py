@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra_graph.cli import main
+from tests.commands import seen
 from tests.openai_server import OpenAIServer, Refusal, Reply
 
 
@@ -16,12 +17,15 @@ from tests.openai_server import OpenAIServer, Refusal, Reply
 def orchestra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def run(*arguments: object, columns: int | None = None) -> tuple[int, str, str]:
+        if columns is not None:
+            for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("COLUMNS", str(columns))):
+                monkeypatch.setenv(name, value)
         monkeypatch.setattr("sys.argv", ["orchestra", "eval", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
         out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
+        return int(stopped.value.code or 0), seen(out), err
 
     return run
 
@@ -39,6 +43,19 @@ def test_a_table_and_json(orchestra: Any) -> None:
     found = json.loads(out)
     assert found["resumed"] == 10 and found["reference"]["sha256"] == hash
     assert found["conditions"]["in-distribution"]["against"] == "rules"
+
+
+def test_tables_fit_a_narrow_terminal(orchestra: Any) -> None:
+    arguments = ("rules", "cheapest", "-c", "budget", "--tasks", 2, "--workers", 1, "--draws", 100)
+    whole = orchestra(*arguments, "--dollar-limits", "0.001,0.002", columns=200)[1]
+    narrow = orchestra(*arguments, "--dollar-limits", "0.001,0.002", columns=80)[1]
+    table = [line for line in narrow.splitlines() if not line.startswith("In brackets")]
+    assert all(len(line) <= 80 for line in table) and "…" not in narrow
+    assert "malformed" in whole and "malformed" not in narrow
+    assert all(kind in narrow for kind in ("1 turn", "10 turns", "$0.001", "$0.002"))
+    assert {word.strip("─") for word in narrow.split()} <= {word.strip("─") for word in whole.split()}
+    least = orchestra(*arguments, "--dollar-limits", "0.001,0.002", columns=12)[1]
+    assert "rules           100.0%" in least
 
 
 def test_runs_that_broke_make_no_reference(orchestra: Any, tmp_path: Path, openai_server: OpenAIServer) -> None:

@@ -130,3 +130,20 @@ def test_a_reference_gives_the_absolute_utility(orchestra: Orchestra, tmp_path: 
     done = orchestra("runs", "score", "runs.jsonl", "--reference", "reference.jsonl", "--json")
     # It costs what the reference does: (1 + 0.4 / 2 + 0.1 / 2) / 1.5.
     assert json.loads(done.out.splitlines()[0])["utility"] == pytest.approx(1.25 / 1.5)
+
+
+def test_brackets_in_tasks_and_paths_are_text(orchestra: Orchestra, tmp_path: Path) -> None:
+    task = {"question": "Sort [c, a, b] as [/b] does", "id": None}
+    write(RunLog(tmp_path / "[old].jsonl"), "a", fields(task=task, policy=POLICY))
+    assert "Sort [c, a, b] as [/b] does" in orchestra("runs", "score", "[old].jsonl").out
+    done = orchestra("harvest", "--from", "[old].jsonl", "--to", "ds[old]")
+    assert done.code == 0 and "[old].jsonl  " in done.out and "ds[old]/train.jsonl" in done.out
+
+
+def test_scores_fit_a_narrow_terminal(orchestra: Orchestra, tmp_path: Path) -> None:
+    scored_log(tmp_path / "runs.jsonl")
+    lines = orchestra("runs", "score", "runs.jsonl", columns=80).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    heads = ["group", "run", "task", "solved", "dollars", "seconds", "guarded", "advantage", "utility"]
+    assert lines[0].split() == heads
+    assert [line.split()[1] for line in lines[1:5]] == ["a", "b", "c", "d"] and "…" not in lines[1]

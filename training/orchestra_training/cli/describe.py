@@ -90,7 +90,7 @@ def describe(
                 _write(catalog, merged(_read(catalog), str(catalog), before, finding.line))
         return changed
 
-    columns = (TextColumn("{task.description:14}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description:14}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=progress_console(output), transient=True) as progress:
         changed = asyncio.run(work(progress))
     diff = "".join(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from orchestra_graph.cli.terminal import counted, heading, plain
+from orchestra_graph.cli.terminal import counted, fitting, heading, plain
 
 UNKNOWN: Final = "-"
 _COLUMNS: Final[Mapping[str, str]] = {
@@ -22,6 +22,8 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "priciest_share": "to priciest",
     "malformed_share": "malformed",
 }
+_BY_IMPORTANCE: Final = ("success", "dollars", "utility")
+"""What a narrow terminal shows; then the difference from the router that is compared with, then the others."""
 _PERCENT: Final = ("success", "priciest_share", "malformed_share")
 _BOUNDED: Final = ("success", "utility")
 
@@ -37,22 +39,37 @@ def print_condition(output: Console, name: str, figures: Mapping[str, Any]) -> N
     routers = figures["routers"]
     heading(output, f"{name}: {counted(figures['units'], 'task')}")
     known = [column for column in _COLUMNS if all(column in row for row in routers.values())]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("router", no_wrap=True)
     against = figures.get("against")
     gain = "utility" if "utility" in known else "success"
-    for column in [*(_COLUMNS[c] for c in known), *([f"{gain} over {plain(against)}"] if against else [])]:
-        table.add_column(column, justify="right", no_wrap=True)
+    over = f"{gain} over {plain(against or '')}"
     by_gain = sorted(routers, key=lambda router: -(routers[router][gain]["value"] or 0))
+    rows = []
     for router in by_gain:
-        cells = [_cell(column, routers[router][column]) for column in known]
+        cells = {_COLUMNS[column]: _cell(column, routers[router][column]) for column in known}
         if against:
             found = figures["differences"].get(router)
-            cells.append("" if found is None else _signed(found[gain]["difference"]))
-        table.add_row(Text(plain(router)), *cells)
-    output.print(table)
+            cells[over] = "" if found is None else _signed(found[gain]["difference"])
+        rows.append({"router": plain(router), **cells})
+    order = ["router", *(_COLUMNS[column] for column in _BY_IMPORTANCE), over, *_COLUMNS.values()]
+    wanted = [head for head in dict.fromkeys(order) if head in rows[0]]
+    _print_table(output, rows, fitting(output.width, rows, wanted))
     _print_kinds(output, figures, by_gain, gain)
     output.print()
+
+
+def _print_table(
+    output: Console, rows: Sequence[Mapping[str, str]], heads: Sequence[str], *, quiet: bool = False
+) -> None:
+    """Some columns of the rows, the first one with the names; where even they have no room, nothing is cut."""
+    table = Table(box=None, pad_edge=False, header_style="dim" if quiet else "bold", padding=(0, 1))
+    for head in heads:
+        width = max(cell_len(text) for text in (head, *(row[head] for row in rows)))
+        names = head == heads[0]
+        style = "dim" if names and quiet else ""
+        table.add_column(head, justify="left" if names else "right", style=style, no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*(row[head] for head in heads))
+    output.print(table, crop=False)
 
 
 def _print_kinds(output: Console, figures: Mapping[str, Any], routers: Sequence[str], metric: str) -> None:
@@ -60,17 +77,18 @@ def _print_kinds(output: Console, figures: Mapping[str, Any], routers: Sequence[
     kinds = [kind for kind in figures["routers"][routers[0]]["kinds"] if " instead of " not in kind]
     if len(kinds) < 2:
         return
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
-    table.add_column(f"{_COLUMNS[metric]} by kind", no_wrap=True, style="dim")
-    for kind in kinds:
-        table.add_column(plain(kind), justify="right", no_wrap=True)
+    name = f"{_COLUMNS[metric]} by kind"
+    rows = []
     for router in routers:
         found = figures["routers"][router]["kinds"]
-        table.add_row(
-            Text(plain(router)), *(_value(metric, found[kind].get(metric, {}).get("value")) for kind in kinds)
-        )
-    output.print()
-    output.print(table)
+        cells = {plain(kind): _value(metric, found[kind].get(metric, {}).get("value")) for kind in kinds}
+        rows.append({name: plain(router), **cells})
+    left = list(map(plain, kinds))
+    while left:  # kinds that have no room beside the others come below them
+        fit = [name, left[0]] if len(heads := fitting(output.width, rows, [name, *left])) == 1 else heads
+        output.print()
+        _print_table(output, rows, fit, quiet=True)
+        left = [kind for kind in left if kind not in fit]
 
 
 def _cell(column: str, found: Mapping[str, float | None]) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 from langchain_core.language_models import BaseChatModel
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -49,7 +49,13 @@ def pairs(
     pens = _pens(written, writer, checker, read if models is None else Catalog.from_toml(models))
     held = (round(count * held_out), round(written * held_out))
     wanted: dict[Split, tuple[int, int]] = {"train": (count - held[0], written - held[1]), "held_out": held}
-    with _new_file(to) as file, Progress(console=progress_console(output), transient=True) as progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with _new_file(to) as file, Progress(*columns, console=progress_console(output), transient=True) as progress:
         job = _Job(read, file, seed, progress)
         for split, (by_rule, _) in wanted.items():
             job.draw(split, by_rule)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestra_graph.cli.runs import Log
-from orchestra_graph.cli.terminal import console, counted, plain, print_json, working
+from orchestra_graph.cli.terminal import console, counted, fitting, plain, print_json, working
 from orchestra_graph.runlog.read import ReadReport, read_runs
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.evaluate.score import Reference, read_reference, utility
@@ -22,6 +23,22 @@ from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import measure
 from orchestra_training.reward.paper import paper
+
+_BY_IMPORTANCE: Final = (
+    "run",
+    "solved",
+    "guarded",
+    "dollars",
+    "advantage",
+    "group",
+    "task",
+    "seconds",
+    "utility",
+    "paper",
+)
+_TEXTS: Final = ("group", "run", "task")
+_LEAST_TASK: Final = 16
+"""Columns that a task is shown in at least; no figure needs as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +85,7 @@ def score(
             print_json(asdict(run))
         print_json(summary)
     else:
-        output.print(_table(scored))
+        _print(output, scored)
         groups = f"{counted(len(scored), 'run')} in {counted(summary['groups'], 'group')}, {summary['solved']} solved"
         left = "".join(f"; left out: {count} {kind}" for kind, count in summary["left_out"].items())
         output.print(Text(groups + left, "dim"))
@@ -112,21 +129,31 @@ def _scored(
             )
 
 
-def _table(runs: list[Scored]) -> Table:
+def _print(output: Console, runs: Sequence[Scored]) -> None:
+    """The runs, without the columns that a narrow terminal has no room for; only the task is ever shortened."""
+    if not runs:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for name in ("group", "run", "task", "solved", "dollars", "seconds", "guarded", "paper", "advantage", "utility"):
-        table.add_column(name, justify="left" if name in ("group", "run", "task") else "right")
-    for run in runs:
-        table.add_row(
-            run.group,
-            plain(run.run[:8]),
-            plain(" ".join(run.task.split())),
-            "yes" if run.solved else "no",
-            f"{run.dollars:.6f}",
-            f"{run.seconds:.1f}",
-            f"{run.guarded:.3f}",
-            f"{run.paper:.3f}",
-            "" if run.advantage is None else f"{run.advantage:+.3f}",
-            "" if run.utility is None else f"{run.utility:.3f}",
-        )
-    return table
+    rows = list(map(_cells, runs))
+    columns = fitting(output.width, rows, _BY_IMPORTANCE, most=_LEAST_TASK)
+    for name in columns:
+        gives_way = name == "task"
+        table.add_column(name, justify="left" if name in _TEXTS else "right", no_wrap=not gives_way)
+    for row in rows:
+        table.add_row(*(Text(row[name], no_wrap=True, overflow="ellipsis") for name in columns))
+    output.print(table, crop=False)
+
+
+def _cells(run: Scored) -> dict[str, str]:
+    return {
+        "group": run.group,
+        "run": plain(run.run[:8]),
+        "task": plain(" ".join(run.task.split())),
+        "solved": "yes" if run.solved else "no",
+        "dollars": f"{run.dollars:.6f}",
+        "seconds": f"{run.seconds:.1f}",
+        "guarded": f"{run.guarded:.3f}",
+        "paper": f"{run.paper:.3f}",
+        "advantage": "" if run.advantage is None else f"{run.advantage:+.3f}",
+        "utility": "" if run.utility is None else f"{run.utility:.3f}",
+    }

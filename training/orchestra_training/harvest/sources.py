@@ -58,7 +58,9 @@ def _open(name: str, wanted: Wanted) -> list[Source]:
         from orchestra_training.harvest.checkpoints import PostgresSource  # noqa: PLC0415  (an extra)
 
         return [PostgresSource(name)]
-    paths = sorted(map(Path, glob.glob(name))) if glob.has_magic(name) else [Path(name)]
+    # A file may have square brackets in its name: what is there is meant as it stands.
+    is_pattern = glob.has_magic(name) and not Path(name).exists()
+    paths = sorted(map(Path, glob.glob(name))) if is_pattern else [Path(name)]
     if not paths or not all(path.exists() for path in paths):
         raise ConfigError(f"--from {name}: no such file or folder; expected {EXPECTED}")
     if all(path.suffix == PARQUET for path in paths):
