@@ -60,3 +60,8 @@ def orchestra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def seen(out: str) -> str:
     """What stays on a terminal's screen: spinners erase their line, styles are not text."""
     return re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", re.sub(r"[^\n]*\n?(?:\x1b\[\?25h)?\r(?:\x1b\[1A)?\x1b\[2K", "", out))
+
+
+def complaint(err: str) -> str:
+    """What is said of a wrong command line, without the frame and the line ends that a terminal's width brings."""
+    return " ".join(seen(err).replace("│", "").split())

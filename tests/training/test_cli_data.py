@@ -96,12 +96,16 @@ def test_runs_without_tokens_are_rendered(orchestra: Any, model: Path, tmp_path:
         (("build", "replay", "--from", "{log}", "--to", "x", "--tokenizer", "{model}"), "rendered tokens have none"),
         (("build", "sft", "--from", "{folder}", "--split", "test", "--to", "x"), "split = 'test'; {folder} has train"),
         (("show", "none"), "none: expected a run log"),
+        (("show", "{broken}"), "{broken}/train.parquet: cannot be read: "),
     ],
 )
 def test_what_is_wrong_is_one_line(
     orchestra: Any, log: Path, model: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    names = {"log": log, "model": model, "folder": log.parent}
+    broken = log.parent.with_name("broken")
+    broken.mkdir()
+    (broken / "train.parquet").write_bytes(b"PAR1 torn")
+    names = {"log": log, "model": model, "folder": log.parent, "broken": broken}
     code, out, err = orchestra("data", *(argument.format(**names) for argument in arguments))
     assert code == 1 and out == "" and err.count("\n") == 1
     assert message.format(**names) in err

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from orchestra_graph.cli import main
-from tests.commands import seen
+from tests.commands import complaint, seen
 from tests.openai_server import OpenAIServer, Refusal, Reply
+
+QUESTION = '{"question": "Capital of France?", "answer": "Paris"}\n'
+
+
+def tools(url: str) -> str:
+    return (
+        'version = 1\n[tools.sage]\nkind = "expert"\nmodel = "sage"\nterminal = true\n'
+        f'description = "Geography, capitals, rivers."\nbase_url = "{url}"\n'
+    )
 
 
 @pytest.fixture
@@ -75,14 +84,37 @@ def test_runs_that_broke_make_no_reference(orchestra: Any, tmp_path: Path, opena
         (("magic",), "router 'magic': "),
         (("rules", "--against", "large"), "--against large: no such router; expected one of rules"),
         (("--turn-limits", "many"), "--turn-limits 'many'"),
+        (("--turn-limits", "1,0"), "--turn-limits '1,0': expected numbers above 0"),
+        (("--turn-limits", "inf"), "--turn-limits 'inf': expected numbers above 0"),
+        (("--turn-limits", "1.5"), "--turn-limits '1.5': expected whole numbers"),
+        (("--dollar-limits", "0,0.1"), "--dollar-limits '0,0.1': expected numbers above 0"),
+        (("--dollar-limits", "nan"), "--dollar-limits 'nan': expected numbers above 0"),
+        (("--log", "."), "--log . is a folder; expected a file"),
+        (("--html", "nodir/x.html"), "nodir/x.html: cannot be written: nodir is no folder"),
+        (("--html", "."), ". is a folder; expected a file"),
+        (("--make-reference", "rules", "--reference", "there"), "there is there already"),
+        (("--make-reference", "rules", "--reference", "nodir/r"), "nodir/r: cannot be written: nodir is no folder"),
+        (("tiny", "--questions", "q.jsonl", "--catalog", "tools.toml"), "the tiny router was trained on the workbench"),
+        (("--questions", "q.parquet", "--catalog", "tools.toml"), "q.parquet: no Parquet: "),
         (("--make-reference", "m=rules,random", "--reference", "r.jsonl"), "router m: 2 members; expected one"),
         (("--reference", "nowhere.jsonl"), "nowhere.jsonl: cannot be read"),
     ],
 )
-def test_mistakes_are_told_in_one_line(orchestra: Any, arguments: tuple[str, ...], problem: str) -> None:
+def test_mistakes_are_told_in_one_line_before_anything_is_run(
+    orchestra: Any, tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    for name, text in {"there": "", "q.jsonl": QUESTION, "q.parquet": "", "tools.toml": tools("http://x")}.items():
+        (tmp_path / name).write_text(text)
     code, out, err = orchestra("--tasks", 1, "--workers", 1, *arguments)
     assert (code, out) == (1, "")
     assert problem in err and err.count("\n") == 1
+    assert not (tmp_path / "evaluation.jsonl.zst").exists()
+
+
+@pytest.mark.parametrize("option", ["--catalog", "--judge", "--models", "--world"])
+def test_what_goes_with_questions_is_not_ignored_without_them(orchestra: Any, option: str) -> None:
+    code, _, err = orchestra("rules", option, "x")
+    assert code == 2 and f"{option} without --questions FILE" in complaint(err)
 
 
 def test_a_page_with_curves(orchestra: Any, tmp_path: Path) -> None:
@@ -96,11 +128,8 @@ def test_a_page_with_curves(orchestra: Any, tmp_path: Path) -> None:
 
 def test_questions_of_ones_own(orchestra: Any, tmp_path: Path, openai_server: OpenAIServer) -> None:
     openai_server.script = [Reply("<answer>Paris</answer>")]
-    (tmp_path / "q.jsonl").write_text('{"question": "Capital of France?", "answer": "Paris"}\n')
-    (tmp_path / "tools.toml").write_text(
-        'version = 1\n[tools.sage]\nkind = "expert"\nmodel = "sage"\nterminal = true\n'
-        f'description = "Knows."\nbase_url = "{openai_server.base_url}"\n'
-    )
+    (tmp_path / "q.jsonl").write_text(QUESTION)
+    (tmp_path / "tools.toml").write_text(tools(openai_server.base_url))
     code, out, err = orchestra("--questions", "q.jsonl", "--catalog", "tools.toml", "--workers", 1, "--draws", 100)
     assert (code, err) == (0, "")
     assert "q: 1 task" in out and "100.0%" in out and "workbench" not in out

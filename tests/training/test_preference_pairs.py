@@ -30,7 +30,7 @@ from orchestra_graph.wish import read_wish
 from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.wishes import preference_phrases
 from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
-from tests.commands import Orchestra
+from tests.commands import Orchestra, complaint
 from tests.examples import examples
 from tests.openai_server import Body, OpenAIServer, Refusal, Reply
 
@@ -385,6 +385,12 @@ def test_the_command_needs_no_model(orchestra: Orchestra, tmp_path: Path) -> Non
 def test_the_command_says_what_is_wrong(orchestra: Orchestra, arguments: list[Any], told: str) -> None:
     done = orchestra("pairs", CATALOGS / "workbench.toml", "--to", "p.jsonl", *arguments)
     assert done.code == 1 and told in done.err
+    assert not Path("p.jsonl").exists()
+
+
+def test_pens_without_anything_to_write_are_not_ignored(orchestra: Orchestra) -> None:
+    done = orchestra("pairs", CATALOGS / "workbench.toml", "--to", "p.jsonl", "--checker", "large")
+    assert done.code == 2 and "--checker without --written N" in complaint(done.err)
     assert not Path("p.jsonl").exists()
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from orchestra_graph.cli.runs import open_log
 from orchestra_graph.cli.terminal import (
     console,
     counted,
@@ -29,9 +30,10 @@ from orchestra_graph.cli.terminal import (
 )
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.report.curves import Curves, read_curves
-from orchestra_graph.report.page import write_page
-from orchestra_training.cli.eval_sets import question_sets, workbench_sets
+from orchestra_graph.report.page import check_place, write_page
+from orchestra_training.cli.eval_sets import question_sets, refuse_unknown_tools, workbench_sets
 from orchestra_training.cli.eval_tables import print_condition
+from orchestra_training.cli.options import refuse_options
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import Evaluation, Outcome
@@ -114,6 +116,13 @@ def evaluate(
     """
     from orchestra_training.evaluate import evaluation  # noqa: PLC0415  (needs NumPy, 100 ms)
 
+    open_log(log)
+    if not questions:
+        refuse_options(
+            {"--catalog": catalog, "--judge": judge, "--models": models, "--world": world}, "--questions FILE"
+        )
+    if html is not None:
+        check_place(html)
     conditions = condition or ([] if questions else ["in-distribution"])
     verdicts = log.with_name(f"{log.name}.verdicts")
     sets = [
@@ -127,6 +136,8 @@ def evaluate(
         None if make_reference else router_file,
         on_workbench=not questions,
     )
+    if questions and catalog is not None:
+        refuse_unknown_tools(named, catalog)
     wanted = evaluation.Evaluation(
         routers=named,
         sets=sets,
@@ -136,11 +147,11 @@ def evaluate(
         concurrent=concurrent,
         keys=_keys(named),
     )
-    output, trained = console(), list(map(read_curves, curves or ()))
+    output, trained, base = console(), list(map(read_curves, curves or ())), _against(against, wanted)
     if make_reference is not None:
         if reference is None:
             raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
-        evaluation.check_reference(wanted)
+        evaluation.check_reference(wanted, reference)
         with _progress(output) as told:
             outcome = evaluation.carry_out(wanted, on_start=told.start, on_run=told.add)
         _tell_broken(outcome)
@@ -155,7 +166,7 @@ def evaluate(
     with _progress(output) as told:
         outcome = evaluation.carry_out(wanted, on_start=told.start, on_run=told.add)
     result = {
-        **outcome.tables(against=_against(against, wanted), draws=draws),
+        **outcome.tables(against=base, draws=draws),
         "seed": seed,
         "routers": {
             r.name: [m.model_dump(mode="json", exclude_defaults=True) for m in r.members] for r in wanted.routers

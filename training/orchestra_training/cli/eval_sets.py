@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.routers.bundled import refuse_unknown_words, tiny_folder
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import MakeSet
     from orchestra_training.evaluate.examples import ExampleSet
+    from orchestra_training.evaluate.routers import RouterSpec
 
 TASKS: Final = 200
 """Tasks of a condition, unless the user says how many."""
@@ -23,15 +26,28 @@ def workbench_sets(conditions: Sequence[str], tasks: int | None, seed: int, turn
     """Conditions of the workbench; `all` names all of them.
 
     Raises:
-        ConfigError: The limits are no numbers.
+        ConfigError: The limits are no numbers, or none that can be kept to.
     """
     from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet, standard_budgets  # noqa: PLC0415
 
     names = [name for given in conditions for name in (CONDITIONS if given == "all" else (given,))]
-    budgets = standard_budgets([int(n) for n in _numbers("--turn-limits", turns)], _numbers("--dollar-limits", dollars))
+    limits = _limits("--turn-limits", turns)
+    if any(not limit.is_integer() for limit in limits):
+        raise ConfigError(f"--turn-limits {turns!r}: expected whole numbers, for example 1,2,3")
+    budgets = standard_budgets([int(limit) for limit in limits], _limits("--dollar-limits", dollars))
     return [
         partial(WorkbenchSet, name, tasks=tasks or TASKS, seed=seed, budgets=budgets) for name in dict.fromkeys(names)
     ]
+
+
+def refuse_unknown_tools(routers: Sequence[RouterSpec], catalog: Path) -> None:
+    """Refuse the tiny router where it would choose by chance: among tools in words that it was not trained on.
+
+    Raises:
+        ConfigError: Names the line of the catalog.
+    """
+    if any(member.local == str(tiny_folder()) for router in routers for member in router.members):
+        refuse_unknown_words(Catalog.from_toml(catalog))
 
 
 def question_sets(
@@ -96,13 +112,17 @@ def open_questions(
     named = lines if models is None else Catalog.from_toml(models)
     asked = None
     if judge is not None:
-        asked = Judge(chat_model("--judge", judge, named), name=model_name(judge, named), cache=verdicts)
+        asked = Judge(chat_model("--judge", judge, named, temperature=0), name=model_name(judge, named), cache=verdicts)
     judges = Judges(mathematics=Mathematics(Bubblewrap()) if "mathematics" in kinds else None, judge=asked)
     return QuestionSet(file, tools, judges, limit=tasks)
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _limits(option: str, text: str) -> list[float]:
+    expected = "expected numbers above 0 with commas between them"
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        limits = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise ConfigError(f"{option} {text!r}: {error}; expected numbers with commas between them") from error
+        raise ConfigError(f"{option} {text!r}: {error}; {expected}") from error
+    if any(not math.isfinite(limit) or limit <= 0 for limit in limits):
+        raise ConfigError(f"{option} {text!r}: {expected}")
+    return limits

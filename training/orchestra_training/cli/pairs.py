@@ -23,6 +23,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.encoding import dump
 from orchestra_graph.workbench.wording import Split
 from orchestra_training.cli.models import chat_model, model_name
+from orchestra_training.cli.options import refuse_options
 from orchestra_training.filters import FilterReport
 from orchestra_training.preference_pairs import Pair, by_model, by_rules
 
@@ -144,6 +145,7 @@ def _pens(
 ) -> tuple[BaseChatModel, BaseChatModel, str] | None:
     """The models that write and check, and the writer's name."""
     if not written:
+        refuse_options({"--writer": writer, "--checker": checker}, "--written N")
         return None
     if writer is None or checker is None:
         raise ConfigError(f"--written {written}: expected --writer and --checker, lines of the catalog with a model")

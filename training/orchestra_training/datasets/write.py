@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 from pyarrow import parquet
 
+from orchestra_graph.errors import ConfigError
+
 Kind = Literal["sft", "dpo", "kto", "grpo", "replay"]
 
 _IDS: Final = pa.list_(pa.int32())
@@ -92,7 +94,15 @@ def write(examples: Iterable[dict[str, Any]], kind: Kind, path: Path) -> int:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The examples of a Parquet file, a few at a time."""
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(_AT_A_TIME):
-            yield from batch.to_pylist()
+    """The examples of a Parquet file, a few at a time.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_AT_A_TIME):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read: {told}; expected a data set; fix: build it again") from error

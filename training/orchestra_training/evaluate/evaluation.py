@@ -18,7 +18,7 @@ from orchestra_training.evaluate.played import Key, Played
 from orchestra_training.evaluate.processes import play_in_processes
 from orchestra_training.evaluate.resume import Plan
 from orchestra_training.evaluate.routers import RouterSpec, check_names
-from orchestra_training.evaluate.score import Reference, read_reference, write_reference
+from orchestra_training.evaluate.score import Reference, read_reference, refuse_place, write_reference
 from orchestra_training.evaluate.tables import RESULT_VERSION, condition
 from orchestra_training.groups import example_id
 
@@ -140,7 +140,7 @@ def make_reference(wanted: Evaluation, path: Path) -> str:
     Raises:
         ConfigError: The file is there, runs are missing, or there is more than one policy.
     """
-    check_reference(wanted)
+    check_reference(wanted, path)
     plan = Plan(wanted.routers, [make() for make in wanted.sets])
     runs = {plan.key(run): run for run in plan.logged(wanted.log, ReadReport())}
     if len(runs) < plan.runs:
@@ -153,12 +153,13 @@ def make_reference(wanted: Evaluation, path: Path) -> str:
     return write_reference(path, found.values())
 
 
-def check_reference(wanted: Evaluation) -> None:
+def check_reference(wanted: Evaluation, path: Path) -> None:
     """Refuse an evaluation that cannot become the reference; for the beginning, before anything is paid.
 
     Raises:
-        ConfigError: It has more than one policy.
+        ConfigError: It has more than one policy, or the file cannot be a new one.
     """
+    refuse_place(path)
     members = sum(len(router.members) for router in wanted.routers)
     if members != 1:
         names = ", ".join(router.name for router in wanted.routers)

@@ -151,17 +151,19 @@ def read_question_file(path: Path) -> QuestionFile:
     if found == "questions":
         return QuestionFile(found, [Asked(question, question.verdict) for question in read_questions(path)])
     if found == "hle":
-        rows = [checked(_Hle, row, place) for place, row in _rows(path)]
-        seen = [row for row in rows if not row.image]
-        asked = [_asked(row.id, row.question, row.answer, row.category or "hle") for row in seen]
+        rows = [(place, checked(_Hle, row, place)) for place, row in _rows(path)]
+        seen = [(place, row) for place, row in rows if not row.image]
+        asked = [_asked(place, row.id, row.question, row.answer, row.category or "hle") for place, row in seen]
         return QuestionFile(found, asked, left_out=len(rows) - len(seen))
     if found == "frames":
-        read = [checked(_Frames, row, place) for place, row in _rows(path)]
+        read = [(place, checked(_Frames, row, place)) for place, row in _rows(path)]
         return QuestionFile(
             found,
             [
-                _asked(f"frames-{number}", row.prompt, row.answer, row.reasoning_types.partition(" | ")[0] or "frames")
-                for number, row in enumerate(read)
+                _asked(
+                    place, f"frames-{n}", row.prompt, row.answer, row.reasoning_types.partition(" | ")[0] or "frames"
+                )
+                for n, (place, row) in enumerate(read)
             ],
         )
     raise ConfigError(f"{path}: tasks of ToolScale need their functions; fix: --world FILE.py:NAME")
@@ -176,8 +178,9 @@ def read_service_tasks(path: Path) -> list[ServiceTask]:
     return [checked(ServiceTask, row, place) for place, row in _rows(path)]
 
 
-def _asked(id: str, question: str, answer: str, kind: str) -> Asked:
-    return Asked(Question(id=id, question=question, answer=answer, verdict="judge"), kind)
+def _asked(place: str, id: str, question: str, answer: str, kind: str) -> Asked:
+    fields = {"id": id, "question": question, "answer": answer, "verdict": "judge"}
+    return Asked(checked(Question, fields, place), kind)
 
 
 def _rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -215,8 +218,11 @@ def _json(text: str, path: Path) -> Iterable[Any]:
 
 def _parquet(path: Path) -> Iterable[Any]:
     try:
-        from pyarrow import parquet  # noqa: PLC0415  (an extra)
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise MissingError("the package pyarrow", "pip install 'orchestra-graph[train]'") from error
-    rows: list[Any] = parquet.read_table(path).to_pylist()
+    try:
+        rows: list[Any] = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise ConfigError(f"{path}: no Parquet: {' '.join(str(error).split())}; expected questions") from error
     return rows

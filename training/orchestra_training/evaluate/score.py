@@ -207,12 +207,26 @@ def write_reference(path: str | Path, runs: Iterable[Trajectory]) -> str:
     body = b"".join(lines.values())
     sha256 = hashlib.sha256(body).hexdigest()
     head = {"version": REFERENCE_VERSION, "policy": policies.pop(), "sha256": sha256}
+    refuse_place(path)
     try:
         with open(path, "xb") as file:
             file.write(orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + body)
-    except FileExistsError as error:
-        raise ConfigError(f"{path} is there already: a reference is written once; fix: name another file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return sha256
+
+
+def refuse_place(path: str | Path) -> None:
+    """Refuse a place where no reference can be written.
+
+    Raises:
+        ConfigError: The file is there already, or its folder is not there.
+    """
+    place = Path(path)
+    if place.exists():
+        raise ConfigError(f"{place} is there already: a reference is written once; fix: name another file")
+    if not place.parent.is_dir():
+        raise ConfigError(f"{place}: cannot be written: {place.parent} is no folder; fix: make it, or name another")
 
 
 def read_reference(path: str | Path, *, sha256: str | None = None) -> Reference:
