@@ -338,7 +338,7 @@ def mine(openai_server: OpenAIServer, tmp_path: Path) -> Path:
 OPTIONS = ("--tasks", "tasks.jsonl", "--writer", "pen", "--judge", "pen", "--models", "pens.toml")
 
 
-def test_the_command_describes_real_models(orchestra: Orchestra, mine: Path) -> None:
+def test_the_command_describes_real_models(orchestra: Orchestra, mine: Path, openai_server: OpenAIServer) -> None:
     before = mine.read_text()
     done = orchestra("describe", mine, "--tool", "adder", *OPTIONS, "--log", "runs.jsonl", "--json")
     assert done.code == 0, done.err
@@ -351,6 +351,8 @@ def test_the_command_describes_real_models(orchestra: Orchestra, mine: Path) -> 
     assert text.partition("[tools.down]")[2] == before.partition("[tools.down]")[2]
     assert Catalog.from_toml(mine).tools["adder"].measured == Measured.model_validate(found["measured"])
     assert len(list(read_runs("runs.jsonl"))) == 4
+    judged = [body for r in openai_server.requests if "CORRECT" in str((body := r.body)["messages"][0])]
+    assert [body["temperature"] for body in judged] == [0]
     assert [path.name for path in mine.parent.iterdir() if path.name.startswith(".")] == []
 
 

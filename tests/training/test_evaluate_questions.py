@@ -256,7 +256,8 @@ def test_a_judge_is_asked_once_for_an_answer(tmp_path: Path, catalog: Path, open
     for log in ("a.jsonl", "b.jsonl"):
         outcome = carry_out(Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / log))
         assert [run.solved for run in outcome.runs.values()] == [True]
-    assert [request.body["model"] for request in openai_server.requests].count("judge") == 1
+    judged = [request.body for request in openai_server.requests if request.body["model"] == "judge"]
+    assert [body["temperature"] for body in judged] == [0]
 
 
 def test_an_answer_that_nobody_can_judge_counts_as_not_solved_and_stops_nothing(

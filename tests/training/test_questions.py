@@ -43,7 +43,7 @@ async def test_mathematics_judges() -> None:
 
 async def test_a_judge_that_is_not_there_is_missed_before_anything_is_paid() -> None:
     asked = Question(question="Which one?", answer="x", verdict="judge")
-    with pytest.raises(ConfigError, match=r"verdict 'judge' of 'Which one\?': nobody is there to give it; fix: pass"):
+    with pytest.raises(ConfigError, match=r"verdict 'judge' of 'Which one\?': nobody .* to give it; fix: --judge LINE"):
         Judges().check([asked])
     with pytest.raises(ConfigError, match="nobody is there"):
         await Judges().verdict(asked, "x")
@@ -64,6 +64,10 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ('{"question": "Q?", "answer": []}', r"q\.jsonl:2: .*answer is empty"),
         ('{"question": "Q?", "answer": "x", "verdict": "guess"}', r"q\.jsonl:2: verdict = 'guess'"),
         ('{"question": "Q?", "answer": "x", "verdict": "numeric"}', r"q\.jsonl:2: .*could not convert"),
+        ('{"question": "Q?", "answer": " "}', r"q\.jsonl:2: .*expected a text with at least one letter"),
+        ('{"question": "Q?", "answer": ["x", "."]}', r"q\.jsonl:2: .*expected a text with at least one letter"),
+        ('{"question": "Q?", "answer": "inf", "verdict": "numeric"}', r"q\.jsonl:2: .*expected a finite number"),
+        ('{"question": "Q?", "answer": " ", "verdict": "judge"}', r"q\.jsonl:2: .*is blank; expected the right answer"),
         ('{"question": "Q?", "answer": ["1", "2"], "verdict": "judge"}', r"q\.jsonl:2: .*several answers under"),
         ("{", r"q\.jsonl:2: record"),
     ],

@@ -28,14 +28,15 @@ class Recorder(ScriptedExpert):
         return await super()._agenerate(*args, **kwargs)
 
 
-async def test_the_judge_reads_question_reference_and_answer_at_temperature_0() -> None:
+async def test_the_judge_reads_question_reference_and_answer() -> None:
     asked = Recorder()
     verdict: Any = await Judge(asked, name="big").verdict("Capital of France?", "It is Paris.", "Paris")
     assert (verdict.outcome, verdict.by, verdict.reason) == (1, "judge:big", "They agree.")
     system, task = asked.prompts[-1]
     assert system.text == JUDGE_PROMPT
     assert all(part in task.text for part in ("Capital of France?", "\nParis\n", "It is Paris."))
-    assert [given["temperature"] for given in asked.asked] == [0]
+    # gpt-5 and its like refuse a temperature that is given with the request.
+    assert "temperature" not in asked.asked[0]
 
 
 @pytest.mark.parametrize(

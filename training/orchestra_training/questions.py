@@ -46,8 +46,13 @@ class Question(BaseModel):
             raise ValueError(f"several answers under verdict {self.verdict!r}; expected one, or verdict 'exact'")
         if not self.answer:
             raise ValueError("answer is empty; expected at least one")
-        if self.verdict == "numeric":
-            float(self.reference)
+        # Each rule refuses by itself what it cannot judge by; asked here, it does so before anything is paid.
+        if self.verdict == "exact":
+            exact(None, self.answer)
+        elif self.verdict == "numeric":
+            numeric(None, float(self.reference), relative=self.tolerance)
+        elif not self.reference.strip():
+            raise ValueError(f"answer = {self.answer!r} is blank; expected the right answer")
         return self
 
     @property
@@ -104,7 +109,8 @@ class Judges:
 
 
 def _missing(question: Question) -> ConfigError:
+    option = "--judge LINE names a model that does; in Python: " if question.verdict == "judge" else ""
     return ConfigError(
         f"verdict {question.verdict!r} of {question.question[:60]!r}: nobody is there to give it; "
-        f"fix: pass {question.verdict}="
+        f"fix: {option}Judges({question.verdict}=...)"
     )

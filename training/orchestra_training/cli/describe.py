@@ -67,7 +67,11 @@ def describe(
     lines = read if models is None else Catalog.from_toml(models)
     names = _names(read, tool or [])
     describer = None if writer is None else Describer(chat_model("--writer", writer, lines))
-    asked = None if judge is None else Judge(chat_model("--judge", judge, lines), name=model_name(judge, lines))
+    asked = (
+        None
+        if judge is None
+        else Judge(chat_model("--judge", judge, lines, temperature=0), name=model_name(judge, lines))
+    )
     samples = _samples(read, names, tasks, asked, count, seed)
     run_log = None if log is None else open_log(log)
     findings: list[Finding] = []

@@ -56,13 +56,13 @@ class Judge:
     """Asks a chat model whether an answer means the same as the reference.
 
     Args:
-        model: Any chat model; asked at temperature 0.
+        model: Any chat model, asked as it is: give it temperature 0 where it takes one.
         name: Name of the model, part of the verdict and of the cache's key.
         cache: Folder where verdicts are kept; None keeps nothing.
     """
 
     def __init__(self, model: BaseChatModel, *, name: str, cache: str | Path | None = None) -> None:
-        self._model = model.bind(temperature=0)
+        self._model = model
         self.by = f"judge:{name}"
         self._cache = None if cache is None else Path(cache)
 
