@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -147,15 +146,12 @@ def _import(target: str) -> Embeddings:
     module, _, name = target.partition(":")
     if not module or not name:
         raise ConfigError(f"--embeddings {target}: expected MODULE:NAME")
-    sys.path.insert(0, "")  # as `python -m` does: a module of the working folder can be named
     try:
         found = getattr(importlib.import_module(module), name)
         made = found if isinstance(found, Embeddings) else found()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"--embeddings {target} cannot be made: {said}; fix: mend the module or the name") from error
-    finally:
-        sys.path.remove("")
     if not isinstance(made, Embeddings):
         raise ConfigError(f"--embeddings {target} is a {type(made).__name__}; expected a LangChain embedding model")
     return made

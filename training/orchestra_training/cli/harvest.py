@@ -143,8 +143,9 @@ def _function(name: str) -> Redact:
         raise ConfigError(f"--redact {name}: {expected}")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--redact {name}: {error}; {expected}") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"--redact {name}: {said}; {expected}") from error
     if not callable(found):
         raise ConfigError(f"--redact {name}: {found!r:.60} cannot be called; {expected}")
     redact: Redact = found
