@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import stat
+import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -384,6 +387,28 @@ def test_what_is_edited_while_it_runs_stays(orchestra: Orchestra, mine: Path, op
     tools = Catalog.from_toml(mine).tools
     assert tools["adder"].description.startswith("Adds numbers") and tools["adder"].limits.timeout == 9
     assert tools["down"].description == "typed"
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_paid(
+    orchestra: Orchestra, mine: Path, openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", refuse)
+        assert "mine.toml: cannot be written (Permission denied)" in orchestra("describe", mine, *OPTIONS).err
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "tomlkit", None)
+        assert "error: the package `tomlkit` is missing" in orchestra("describe", mine, *OPTIONS).err
+    assert openai_server.requests == []
+
+
+def test_a_link_stays_one(orchestra: Orchestra, mine: Path) -> None:
+    link = mine.with_name("link.toml")
+    link.symlink_to(mine.name)
+    assert orchestra("describe", link, "--tool", "adder", *OPTIONS).code == 0
+    assert link.is_symlink() and "Adds numbers of one digit" in mine.read_text()
 
 
 def test_a_dry_run_shows_the_change_and_makes_none(orchestra: Orchestra, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from orchestra_graph.tools.build import build_tools
 from orchestra_graph.tools.sandbox import Bubblewrap
 from orchestra_training.cli.models import chat_model, model_name
 from orchestra_training.descriptions.findings import Finding, find
-from orchestra_training.descriptions.rewriting import merged
+from orchestra_training.descriptions.rewriting import merged, refuse_text
 from orchestra_training.descriptions.samples import Sample, question_samples, workbench_samples
 from orchestra_training.descriptions.writer import Describer
 from orchestra_training.questions import Judges, read_questions
@@ -66,6 +66,9 @@ def describe(
     read = parse_catalog(text, str(catalog))
     lines = read if models is None else Catalog.from_toml(models)
     names = _names(read, tool or [])
+    refuse_text(text, str(catalog), names)
+    if not dry_run:
+        _refuse_place(catalog)
     describer = None if writer is None else Describer(chat_model("--writer", writer, lines))
     asked = (
         None
@@ -145,13 +148,27 @@ def _samples(
 
 def _write(path: Path, text: str) -> None:
     """Replace the file at once: an interrupt leaves the old one or the new one."""
+    path = path.resolve()  # behind a link: the file is replaced, not the link
     try:
         with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             file.write(text.encode())
         os.chmod(file.name, path.stat().st_mode)
         os.replace(file.name, path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); fix: look with --dry-run") from error
+        raise _unwritable(path, error) from error
+
+
+def _refuse_place(path: Path) -> None:
+    """Refuse a folder that no new file can be written into, before anything is paid."""
+    path = path.resolve()
+    try:
+        tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path}: cannot be written ({error.strerror}); fix: look with --dry-run")
 
 
 def _json(finding: Finding) -> dict[str, Any]:

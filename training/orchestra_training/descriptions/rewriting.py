@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.catalog import Catalog, Latency, Measured, Price, ToolSpec
 from orchestra_graph.catalog_file import parse_catalog
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.toml_lines import KeyLines, KeyPath
@@ -72,6 +72,26 @@ def merged(text: str, source: str, before: ToolSpec, found: ToolSpec) -> str:
         if getattr(found, field) != getattr(before, field) == getattr(now, field)
     }
     return rewrite(text, source, {found.name: now.model_copy(update=changes)})
+
+
+def refuse_text(text: str, source: str, names: Iterable[str]) -> None:
+    """Refuse a text in which a line could not be changed; for the beginning, before anything is paid.
+
+    Args:
+        text: TOML.
+        source: What errors call the text.
+        names: Of the lines.
+
+    Raises:
+        CatalogError, ConfigError, MissingError: See `rewrite`.
+    """
+    lines = parse_catalog(text, source).tools
+    figures = {"latency": Latency(p50=1.5, p95=2.5, source="measured"), "measured": Measured(tasks=1, dollars=0.5)}
+    for name in names:
+        # Whatever may be found of it: each field must be one that can be set; a price is where none is known.
+        price = {"price": Price(per_call=1.5)} if lines[name].price.source == "unknown" else {}
+        changed = lines[name].model_copy(update={"description": "It helps.", **price, **figures})
+        rewrite(text, source, {name: changed})
 
 
 def _set(entry: Any, field: str, value: str | dict[str, Any]) -> None:
