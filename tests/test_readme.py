@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,19 @@ def test_programs_have_about_ten_lines() -> None:
 def test_catalog_is_valid() -> None:
     catalog = parse_catalog(blocks("toml")[0], "README.md")
     assert list(catalog.tools) == ["large", "python"]
+
+
+def test_names_are_in_the_modules_that_it_states() -> None:
+    named = re.findall(r"`(\w+)`\s(?:and\s`(\w+)`\s)?\(?of\s`(orchestra_graph[\w.]*)`", TEXT)
+    assert ("NemotronQA", "", "orchestra_graph.protocols.nemotron_qa") in named
+    for *names, module in named:
+        assert all(hasattr(importlib.import_module(module), name) for name in names if name), (names, module)
+
+
+def test_the_recipe_reads_what_the_command_before_it_builds() -> None:
+    recipe = tomllib.loads((ROOT / "training/orchestra_training/recipes/qwen3_8b_sft.toml").read_text())
+    folder = recipe["data"]["path"]
+    assert re.search(rf"^orchestra data build sft .*--to {folder}\s", TEXT, re.MULTILINE)
 
 
 def test_commands_of_the_makefile_exist() -> None:
