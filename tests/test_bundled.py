@@ -59,7 +59,7 @@ def test_a_catalog_in_other_words_is_refused_and_the_alternatives_are_named(desc
     with pytest.raises(ConfigError, match=said) as caught:
         refuse_unknown_words(catalog)
     assert "'lawyer'" in str(caught.value)
-    assert "--router rules" in str(caught.value)
+    assert "the router `rules`" in str(caught.value)
 
 
 def test_the_words_are_a_sorted_list() -> None:

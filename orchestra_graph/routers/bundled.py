@@ -62,8 +62,9 @@ def refuse_unknown_words(catalog: Catalog) -> None:
         if not words or len(unknown) > (1 - LEAST_KNOWN) * len(words):
             told = f"it does not know {', '.join(unknown[:5])}" if words else "it has no description"
             raise ConfigError(
-                f"the tiny router was trained on the workbench and cannot judge {spec.name!r}: {told}; take --router "
-                "rules, or name a model that calls tools as the catalog's [router], or train one on your own tools"
+                f"the tiny router was trained on the workbench and cannot judge {spec.name!r}: {told}; take "
+                "the router `rules`, or a model that calls tools (`orchestra ask` takes the catalog's [router]), or "
+                "train one on your own tools"
             )
 
 
