@@ -19,7 +19,7 @@ LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "text", "toml_lines", "portal", "turns", "redact", "served"),
-    ("spans", "captures"),
+    ("spans", "captures", "modules"),
     ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
     ("prices", "preferences"),
     ("catalog_file", "charging", "ledger", "wish"),

@@ -174,6 +174,15 @@ def test_a_folder_that_may_not_be_written_into(tmp_path: Path, monkeypatch: pyte
         build_tools(of(ToolSpec(name="docs", kind="search", path=str(tmp_path))), {})
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("gpt-5-mini", None), ("openai/gpt-5", None), ("o4-mini", None), ("gpt-4.1", 0.0), ("gpt-5-chat-latest", 0.0)],
+)
+def test_models_that_take_no_temperature_are_sent_none(name: str, expected: float | None) -> None:
+    model = build_model(ModelSpec(model=name, base_url="http://127.0.0.1:1/v1"), {}, temperature=0)
+    assert model._get_request_payload("q").get("temperature") == expected  # type: ignore[attr-defined]
+
+
 async def test_a_model_of_a_catalog_tells_its_usage_when_it_is_streamed(openai_server: OpenAIServer) -> None:
     openai_server.script = [Reply("four", usage=Usage(11, 7))]
     model = build_model(ModelSpec(model="m", base_url=openai_server.base_url), {})

@@ -51,10 +51,6 @@ def main() -> None:
     # The turns show what failed; without a handler Python would print the library's log, tracebacks among it.
     logging.getLogger("orchestra_graph").addHandler(logging.NullHandler())
     accept_any_text()
-    # MODULE:NAME may be a file of the working folder, which an installed command does not look into. Last, so that no
-    # file there takes the place of a module that the command itself imports.
-    if "" not in sys.path:
-        sys.path.append("")
     try:
         app()
     except OrchestraError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from contextlib import closing
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, counted, one_line, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.modules import import_named, said_by
 from orchestra_graph.tools.index_file import open_index, read_vectors
 from orchestra_graph.tools.local_search import LocalSearch
 from orchestra_graph.tools.retriever_service import serve as serve_index
@@ -147,11 +147,12 @@ def _import(target: str) -> Embeddings:
     if not module or not name:
         raise ConfigError(f"--embeddings {target}: expected MODULE:NAME")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(import_named(module), name)
         made = found if isinstance(found, Embeddings) else found()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"--embeddings {target} cannot be made: {said}; fix: mend the module or the name") from error
+        raise ConfigError(
+            f"--embeddings {target} cannot be made: {said_by(error)}; fix: mend the module or the name"
+        ) from error
     if not isinstance(made, Embeddings):
         raise ConfigError(f"--embeddings {target} is a {type(made).__name__}; expected a LangChain embedding model")
     return made

@@ -6,8 +6,8 @@ Servers of kind `mcp` are started, or connected to, to learn their tools; one se
 
 from __future__ import annotations
 
-import importlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from copy import copy
@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from orchestra_graph.catalog import Catalog, ModelSpec, ToolSpec
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.modules import import_named, said_by
 from orchestra_graph.served import NO_KEY
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Tool
@@ -36,6 +37,8 @@ INDEX_NAME: Final = ".orchestra-index.sqlite"
 SANDBOX_SHARE: Final = 0.9
 """Share of a code line's timeout after which the sandbox stops a program, so that it can still tell why."""
 
+_FIXED_TEMPERATURE: Final = re.compile(r"(?:.*/)?(?:o\d|gpt-5(?!.*chat))")
+"""Names of models that take no temperature but their own."""
 
 _importing: ContextVar[tuple[str, ...]] = ContextVar("orchestra_graph_importing", default=())
 """Targets that are being imported, the outermost first."""
@@ -89,7 +92,7 @@ def build_model(
         spec: The line.
         environment: See `build_tools`.
         retries: Of the model itself; a graph retries by its own means, and bills every try.
-        temperature: The server's own where None.
+        temperature: The server's own where None, and for models that refuse another one.
     """
     from langchain_openai import ChatOpenAI  # noqa: PLC0415  (takes a second; not every command asks a model)
 
@@ -99,7 +102,7 @@ def build_model(
         api_key=_key(spec, environment),
         timeout=spec.limits.timeout,
         max_retries=retries,
-        temperature=temperature,
+        temperature=None if _FIXED_TEMPERATURE.match(spec.model or "") else temperature,
         stream_usage=True,  # else a graph that is watched token by token has to guess what it owes
     )
 
@@ -243,17 +246,15 @@ def _import(spec: ToolSpec) -> Any:
     around = _importing.get()
     token = _importing.set((*around, target))
     try:
-        found = importlib.import_module(module)
+        found = import_named(module)
         if not hasattr(found, attribute) and _is_being_imported(found):
             raise _CycleError(spec.name, target, around)
         return getattr(found, attribute)
     except _CycleError:
         raise
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(
-            f"{spec.name}: target = {spec.target!r} cannot be imported: {said}; fix: mend the module or the target"
-        ) from error
+        problem = f"{spec.name}: target = {spec.target!r} cannot be imported: {said_by(error)}"
+        raise ConfigError(f"{problem}; fix: mend the module or the target") from error
     finally:
         _importing.reset(token)
 

@@ -96,6 +96,10 @@ def test_runs_that_broke_make_no_reference(orchestra: Any, tmp_path: Path, opena
         (("--make-reference", "rules", "--reference", "nodir/r"), "nodir/r: cannot be written: nodir is no folder"),
         (("tiny", "--questions", "q.jsonl", "--catalog", "tools.toml"), "the tiny router was trained on the workbench"),
         (("--questions", "q.parquet", "--catalog", "tools.toml"), "q.parquet: no Parquet: "),
+        (
+            ("--questions", "q.jsonl", "--catalog", "tools.toml", "--world", "w.py:W"),
+            "--world w.py:W: no file of ToolScale",
+        ),
         (("--make-reference", "m=rules,random", "--reference", "r.jsonl"), "router m: 2 members; expected one"),
         (("--reference", "nowhere.jsonl"), "nowhere.jsonl: cannot be read"),
     ],
@@ -115,6 +119,26 @@ def test_mistakes_are_told_in_one_line_before_anything_is_run(
 def test_what_goes_with_questions_is_not_ignored_without_them(orchestra: Any, option: str) -> None:
     code, _, err = orchestra("rules", option, "x")
     assert code == 2 and f"{option} without --questions FILE" in complaint(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--questions", "q.jsonl", "--catalog", "tools.toml", "--models", "x"), "--models without --judge LINE"),
+        (("--make-reference", "rules"), "--make-reference needs --reference FILE"),
+        (("rules", "--make-reference", "rules", "--reference", "r"), "ROUTERS beside --make-reference"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(orchestra: Any, arguments: tuple[str, ...], told: str) -> None:
+    code, _, err = orchestra(*arguments)
+    assert code == 2 and told in complaint(err)
+
+
+def test_a_page_may_stand_beside_a_new_log(orchestra: Any, tmp_path: Path) -> None:
+    code, _, _ = orchestra(
+        "rules", "--tasks", 1, "--workers", 1, "--draws", 100, "--log", "new/runs.jsonl", "--html", "new/page.html"
+    )
+    assert code == 0 and (tmp_path / "new" / "page.html").is_file()
 
 
 def test_a_page_with_curves(orchestra: Any, tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def test_brackets_in_tasks_and_paths_are_text(orchestra: Orchestra, tmp_path: Pa
     assert "Sort [c, a, b] as [/b] does" in orchestra("runs", "score", "[old].jsonl").out
     done = orchestra("harvest", "--from", "[old].jsonl", "--to", "ds[old]")
     assert done.code == 0 and "[old].jsonl  " in done.out and "ds[old]/train.jsonl" in done.out
+    (tmp_path / "d[x]").mkdir()
+    (tmp_path / "[old].jsonl").rename(tmp_path / "d[x]" / "a.jsonl")
+    assert orchestra("harvest", "--from", "d[x]/*.jsonl", "--to", "more").code == 0
 
 
 def test_scores_fit_a_narrow_terminal(orchestra: Orchestra, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_tasks_follow_from_seed_step_and_index() -> None:
     assert len({one(*place).question for place in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]}) == 4
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere:Tasks", "orchestra_training.rollout.task:Nothing"])
+@pytest.mark.parametrize("name", ["nowhere", ":Tasks", "nowhere:Tasks", "orchestra_training.rollout.task:Nothing"])
 def test_tasks_that_are_not_there_are_named(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         find_tasks(name)

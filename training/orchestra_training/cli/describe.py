@@ -24,6 +24,7 @@ from orchestra_graph.errors import CatalogError, ConfigError
 from orchestra_graph.tools.build import build_tools
 from orchestra_graph.tools.sandbox import Bubblewrap
 from orchestra_training.cli.models import chat_model, model_name
+from orchestra_training.cli.options import refuse_options
 from orchestra_training.descriptions.findings import Finding, find
 from orchestra_training.descriptions.rewriting import merged, refuse_text
 from orchestra_training.descriptions.samples import Sample, question_samples, workbench_samples
@@ -61,6 +62,10 @@ def describe(
 
     Exit code 1 also where a tool could not be tried or described; the others are written all the same.
     """
+    if tasks is None:
+        refuse_options({"--judge": judge}, "--tasks FILE")
+    if writer is None and judge is None:
+        refuse_options({"--models": models}, "--writer LINE or --judge LINE")
     output = console()
     text = _read(catalog)
     read = parse_catalog(text, str(catalog))

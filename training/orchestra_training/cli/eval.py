@@ -117,11 +117,18 @@ def evaluate(
     from orchestra_training.evaluate import evaluation  # noqa: PLC0415  (needs NumPy, 100 ms)
 
     open_log(log)
+    log.parent.mkdir(parents=True, exist_ok=True)  # others may be written beside it
     if not questions:
         refuse_options(
             {"--catalog": catalog, "--judge": judge, "--models": models, "--world": world}, "--questions FILE"
         )
-    if html is not None:
+    if judge is None:
+        refuse_options({"--models": models}, "--judge LINE")
+    if make_reference is not None:
+        _refuse_beside_reference(reference, {"ROUTERS": routers, "--routers": router_file, "--html": html})
+    if html is None:
+        refuse_options({"--curves": curves or None}, "--html FILE")
+    else:
         check_place(html)
     conditions = condition or ([] if questions else ["in-distribution"])
     verdicts = log.with_name(f"{log.name}.verdicts")
@@ -149,8 +156,7 @@ def evaluate(
     )
     output, trained, base = console(), list(map(read_curves, curves or ())), _against(against, wanted)
     if make_reference is not None:
-        if reference is None:
-            raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
+        assert reference is not None
         evaluation.check_reference(wanted, reference)
         with _progress(output) as told:
             outcome = evaluation.carry_out(wanted, on_start=told.start, on_run=told.add)
@@ -206,6 +212,19 @@ def _routers(specs: Sequence[str] | None, file: Path | None, *, on_workbench: bo
     found = [] if file is None else read_routers(file)
     given = specs if specs or found else BASELINES if on_workbench else PLAIN
     return [*found, *map(parse_router, given or ())]
+
+
+def _refuse_beside_reference(reference: Path | None, others: Mapping[str, object]) -> None:
+    """Refuse what a reference cannot do without, and what it would ignore.
+
+    Raises:
+        BadParameter: Names it.
+    """
+    if reference is None:
+        raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
+    given = [option for option, value in others.items() if value]
+    if given:
+        raise typer.BadParameter(f"{' and '.join(given)} beside --make-reference, which runs its one router; drop it.")
 
 
 def _against(name: str | None, wanted: Evaluation) -> str:

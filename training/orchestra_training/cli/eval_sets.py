@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.modules import said_by
 from orchestra_graph.routers.bundled import refuse_unknown_words, tiny_folder
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import MakeSet
     from orchestra_training.evaluate.examples import ExampleSet
+    from orchestra_training.evaluate.question_sets import ServiceWorld
     from orchestra_training.evaluate.routers import RouterSpec
 
 TASKS: Final = 200
@@ -78,6 +80,11 @@ def question_sets(
         return []
     if catalog is None:
         raise ConfigError("--questions needs --catalog FILE, the tools that answer them")
+    if world is not None:
+        from orchestra_training.evaluate.published import format_of  # noqa: PLC0415  (only where it is needed)
+
+        if all(format_of(file) != "toolscale" for file in files):
+            raise ConfigError(f"--world {world}: no file of ToolScale is among the questions; drop it, or name one")
     return [partial(open_questions, file, catalog, judge, models, world, verdicts, tasks) for file in files]
 
 
@@ -95,8 +102,7 @@ def open_questions(
     Raises:
         ConfigError: Something does not fit together.
     """
-    from orchestra_graph.settings import load  # noqa: PLC0415  (with what follows, only where it is needed)
-    from orchestra_graph.tools.build import build_tools  # noqa: PLC0415
+    from orchestra_graph.tools.build import build_tools  # noqa: PLC0415  (with what follows, only where it is needed)
     from orchestra_graph.tools.sandbox import Bubblewrap  # noqa: PLC0415
     from orchestra_training.cli.models import chat_model, model_name  # noqa: PLC0415
     from orchestra_training.evaluate.published import format_of, read_question_file  # noqa: PLC0415
@@ -107,7 +113,7 @@ def open_questions(
     lines = Catalog.from_toml(catalog)
     tools = build_tools(lines, os.environ)
     if world is not None and format_of(file) == "toolscale":
-        return ServiceSet(file, load(world)(), tools, limit=tasks)
+        return ServiceSet(file, _world(world), tools, limit=tasks)
     kinds = {asked.question.verdict for asked in read_question_file(file).asked}
     named = lines if models is None else Catalog.from_toml(models)
     asked = None
@@ -115,6 +121,29 @@ def open_questions(
         asked = Judge(chat_model("--judge", judge, named, temperature=0), name=model_name(judge, named), cache=verdicts)
     judges = Judges(mathematics=Mathematics(Bubblewrap()) if "mathematics" in kinds else None, judge=asked)
     return QuestionSet(file, tools, judges, limit=tasks)
+
+
+def _world(name: str) -> ServiceWorld:
+    """What `--world` names, made.
+
+    Raises:
+        ConfigError: It fails, or is no `ServiceWorld`.
+    """
+    from orchestra_graph.settings import load  # noqa: PLC0415  (only where it is needed)
+
+    make = load(name)
+    try:
+        made: ServiceWorld = make()
+    except Exception as error:  # code of the user's
+        raise ConfigError(
+            f"--world {name}: {said_by(error)}; expected a class, or a function without arguments"
+        ) from error
+    lacks = [method for method in ("tools", "visit") if not callable(getattr(made, method, None))]
+    if lacks:
+        raise ConfigError(
+            f"--world {name}: {type(made).__name__} has no {' and no '.join(lacks)}; expected a ServiceWorld"
+        )
+    return made
 
 
 def _limits(option: str, text: str) -> list[float]:

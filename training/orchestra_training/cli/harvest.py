@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.text import Text
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.cli.terminal import console, counted, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.modules import import_named, said_by
 from orchestra_training.harvest.catalogs import catalogs_of
 from orchestra_training.harvest.gather import NO_CATALOG, TEST_SHARE, harvest
 from orchestra_training.harvest.redaction import Redact
@@ -142,10 +142,9 @@ def _function(name: str) -> Redact:
     if not colon:
         raise ConfigError(f"--redact {name}: {expected}")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
+        found: Any = getattr(import_named(module), attribute)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"--redact {name}: {said}; {expected}") from error
+        raise ConfigError(f"--redact {name}: {said_by(error)}; {expected}") from error
     if not callable(found):
         raise ConfigError(f"--redact {name}: {found!r:.60} cannot be called; {expected}")
     redact: Redact = found

@@ -192,7 +192,8 @@ def _rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
             text = path.read_text(encoding="utf-8")
             rows = _tsv(text) if path.suffix in (".tsv", ".csv") else _json(text, path)
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        known = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = known or " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}; expected questions") from error
     for number, row in enumerate(rows, start=1):
         place = f"{path}: row {number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,12 +60,19 @@ def _open(name: str, wanted: Wanted) -> list[Source]:
         return [PostgresSource(name)]
     # A file may have square brackets in its name: what is there is meant as it stands.
     is_pattern = glob.has_magic(name) and not Path(name).exists()
-    paths = sorted(map(Path, glob.glob(name))) if is_pattern else [Path(name)]
+    paths = sorted(_matching(Path(name))) if is_pattern else [Path(name)]
     if not paths or not all(path.exists() for path in paths):
         raise ConfigError(f"--from {name}: no such file or folder; expected {EXPECTED}")
     if all(path.suffix == PARQUET for path in paths):
         return [_export(name, paths)]
     return [source for path in paths for source in _of_path(path)]
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Files by a pattern; a folder that is there is meant as it stands."""
+    if not pattern.parent.is_dir():
+        return map(Path, glob.glob(str(pattern)))
+    return (pattern.parent / name for name in glob.glob(pattern.name, root_dir=pattern.parent))
 
 
 def _of_path(path: Path) -> list[Source]:

@@ -19,13 +19,13 @@ A recipe names it: `tasks = { source = "your_module:Sums" }`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.modules import import_named, said_by
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol as Speech
 from orchestra_graph.protocols.conversation import ConversationProtocol
@@ -126,9 +126,9 @@ def find(name: str) -> Any:
         ConfigError: There is no such thing.
     """
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not (module and colon and attribute):
         raise ConfigError(f'{name!r}; expected "module:name", for example "my_tasks:Sums"')
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name!r}: {error}; expected a module that can be imported from here") from error
+        return getattr(import_named(module), attribute)
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
+        raise ConfigError(f"{name!r}: {said_by(error)}; expected a module that can be imported from here") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -29,12 +30,12 @@ def read_data(recipe: Recipe, columns: Sequence[str]) -> Any:
     if path.is_dir() and (path / "state.json").exists():
         data = load_from_disk(str(path))
     elif path.is_dir():
-        files = sorted(map(str, path.glob("*.parquet")))
+        files = sorted(glob.escape(str(file)) for file in path.glob("*.parquet"))
         if not files:
             raise recipe.error(key, f' = "{path}": no *.parquet in this folder')
         data = load_dataset("parquet", data_files=files, split="train")
     elif path.suffix in _FORMATS:
-        data = load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")
+        data = load_dataset(_FORMATS[path.suffix], data_files=glob.escape(str(path)), split="train")
     else:
         raise recipe.error(key, f' = "{path}"; expected a folder, *.parquet or *.jsonl')
     missing = [name for name in columns if name not in data.column_names]
