@@ -74,7 +74,7 @@ async def test_vllm_is_required_where_its_interpreter_is_named() -> None:
     (asked,) = [check for check in await examine(python=sys.executable) if check.name == "vllm"]
     (wrong,) = [check for check in await examine(python="/nowhere") if check.name == "vllm"]
     assert (unasked.state, asked.state, wrong.state) == ("missing", "failed", "failed")
-    assert "pip install vllm" in asked.fix
+    assert "pip install 'vllm>=0.22,<0.32'" in asked.fix
     assert "no Python interpreter" in wrong.found
 
 

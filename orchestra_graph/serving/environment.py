@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from orchestra_graph.errors import ConfigError
 
+VLLM = "vllm>=0.22,<0.32"
+"""What the extra `serve` installs: the versions that TRL can train with."""
+
 _LIST = """
 import importlib.metadata, json, sys
 found = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from orchestra_graph.errors import MissingError
 
-SEARCH_PACKAGES = ("beautifulsoup4", "faiss-cpu", "fastapi", "langchain-tavily", "numpy", "pypdf", "uvicorn")
+SEARCH_PACKAGES = ("beautifulsoup4", "faiss-cpu", "fastapi", "langchain-tavily", "numpy", "pypdf[crypto]", "uvicorn")
 """What the extra `search` installs."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*$")
@@ -60,7 +61,7 @@ def read_passages(path: Path, *, size: int) -> list[Passage]:
 
 def missing_extra() -> MissingError:
     """The error for an import of the extra `search` that failed; the line installs what the extra holds."""
-    return MissingError("the extra `search`", f"pip install {' '.join(SEARCH_PACKAGES)}")
+    return MissingError("the extra `search`", f"pip install {shlex.join(SEARCH_PACKAGES)}")
 
 
 def search_module(name: str) -> Any:

@@ -111,10 +111,14 @@ def test_what_is_wrong_is_one_line(
     assert message.format(**names) in err
 
 
-def test_what_must_be_installed_is_said(log: Path) -> None:
-    program = "import sys; sys.modules['pyarrow'] = None; from orchestra_graph.cli import main; main()"
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [("pyarrow", "train", ("data", "show", ".")), ("numpy", "demo", ("eval", "rules"))],
+)
+def test_what_must_be_installed_is_said(tmp_path: Path, package: str, extra: str, arguments: tuple[str, ...]) -> None:
+    program = f"import sys; sys.modules['{package}'] = None; from orchestra_graph.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "data", "show", log], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1
-    assert done.stderr == "error: the package pyarrow is missing; fix: pip install 'orchestra-graph[train]'\n"
+    assert done.stderr == f"error: the package {package} is missing; fix: pip install 'orchestra-graph[{extra}]'\n"

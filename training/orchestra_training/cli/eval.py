@@ -28,7 +28,7 @@ from orchestra_graph.cli.terminal import (
     progress_console,
     working,
 )
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.report.curves import Curves, read_curves
 from orchestra_graph.report.page import check_place, write_page
 from orchestra_training.cli.eval_sets import question_sets, refuse_unknown_tools, workbench_sets
@@ -114,7 +114,10 @@ def evaluate(
 
     Exit code 1 also where runs broke.
     """
-    from orchestra_training.evaluate import evaluation  # noqa: PLC0415  (needs NumPy, 100 ms)
+    try:
+        from orchestra_training.evaluate import evaluation  # noqa: PLC0415  (needs NumPy, 100 ms)
+    except ImportError as error:
+        raise MissingError(f"the package {error.name}", "pip install 'orchestra-graph[demo]'") from error
 
     open_log(log)
     log.parent.mkdir(parents=True, exist_ok=True)  # others may be written beside it
