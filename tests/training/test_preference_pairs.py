@@ -304,7 +304,7 @@ base_url = "{url}"
 terminal = true
 [tools.o3]
 kind = "expert"
-model = "o3"
+model = "gpt-4.1"
 base_url = "{url}"
 terminal = true
 [tools.plain]
@@ -334,7 +334,7 @@ def test_the_command_writes_pairs(orchestra: Orchestra, openai_server: OpenAISer
     assert done.json["left_out"]["disagreed"] == 1
     pairs = list(read_pairs(tmp_path / "p.jsonl"))
     assert [pair.by for pair in pairs] == ["rules"] * 20 + ["model:llama"] * 2
-    checks = [r.body for r in openai_server.requests if r.body["model"] == "o3"]
+    checks = [r.body for r in openai_server.requests if r.body["model"] == "gpt-4.1"]
     assert len(checks) == 3 and all(body["temperature"] == 0 for body in checks)
 
 
