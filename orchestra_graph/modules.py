@@ -25,8 +25,3 @@ def import_named(name: str) -> ModuleType:
     sys.path.append("")
     importlib.invalidate_caches()
     return importlib.import_module(name)
-
-
-def said_by(error: BaseException) -> str:
-    """One line on an exception of code that is not ours."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

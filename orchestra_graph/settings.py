@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog, ModelSpec
 from orchestra_graph.catalog_file import parse_catalog, read_catalog
 from orchestra_graph.errors import ConfigError
@@ -161,8 +162,7 @@ def load_module(path: Path) -> ModuleType:
         del sys.modules[name]
         if not isinstance(error, Exception | SystemExit):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{str(path)!r} cannot be loaded: {said}; fix: mend it") from error
+        raise ConfigError(f"{str(path)!r} cannot be loaded: {describe(error)}; fix: mend it") from error
     return module
 
 

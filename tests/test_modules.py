@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra_graph.modules import import_named, said_by
+from orchestra_graph.billing import describe
+from orchestra_graph.modules import import_named
 
 
 @pytest.fixture(autouse=True)
@@ -49,4 +50,4 @@ def test_what_a_module_raises_is_one_line(folder: Path) -> None:
     (folder / "named_torn.py").write_text("raise ValueError('boom\\nand more')")
     with pytest.raises(ValueError, match="boom") as caught:
         import_named("named_torn")
-    assert said_by(caught.value) == "ValueError: boom and more"
+    assert describe(caught.value) == "ValueError: boom and more"

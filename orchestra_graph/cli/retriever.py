@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from orchestra_graph.billing import describe
 from orchestra_graph.cli.terminal import console, counted, one_line, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError, MissingError
-from orchestra_graph.modules import import_named, said_by
+from orchestra_graph.modules import import_named
 from orchestra_graph.tools.index_file import open_index, read_vectors
 from orchestra_graph.tools.local_search import LocalSearch
 from orchestra_graph.tools.retriever_service import serve as serve_index
@@ -151,7 +152,7 @@ def _import(target: str) -> Embeddings:
         made = found if isinstance(found, Embeddings) else found()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
         raise ConfigError(
-            f"--embeddings {target} cannot be made: {said_by(error)}; fix: mend the module or the name"
+            f"--embeddings {target} cannot be made: {describe(error)}; fix: mend the module or the name"
         ) from error
     if not isinstance(made, Embeddings):
         raise ConfigError(f"--embeddings {target} is a {type(made).__name__}; expected a LangChain embedding model")

@@ -61,15 +61,15 @@ def write_page(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def check_place(path: str | Path) -> None:
-    """Refuse a place where no page can be; for the beginning, before there is anything to show.
+def refuse_place(path: str | Path) -> None:
+    """Refuse a place where no file can be written; for the beginning, before there is anything to write.
 
     Raises:
         ConfigError: It is a folder, or in none.
     """
     place = Path(path)
     if place.is_dir():
-        raise ConfigError(f"{place} is a folder; expected a file, for example {place / 'page.html'}")
+        raise ConfigError(f"{place} is a folder; expected a file")
     if not place.parent.is_dir():
         raise ConfigError(f"{place}: cannot be written: {place.parent} is no folder; fix: make it, or name another")
 

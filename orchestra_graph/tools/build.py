@@ -18,9 +18,10 @@ from typing import Any, Final
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog, ModelSpec, ToolSpec
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.modules import import_named, said_by
+from orchestra_graph.modules import import_named
 from orchestra_graph.served import NO_KEY
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Tool
@@ -253,7 +254,7 @@ def _import(spec: ToolSpec) -> Any:
     except _CycleError:
         raise
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        problem = f"{spec.name}: target = {spec.target!r} cannot be imported: {said_by(error)}"
+        problem = f"{spec.name}: target = {spec.target!r} cannot be imported: {describe(error)}"
         raise ConfigError(f"{problem}; fix: mend the module or the target") from error
     finally:
         _importing.reset(token)

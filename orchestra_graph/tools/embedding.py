@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from langchain_core.embeddings import Embeddings
 
+from orchestra_graph.billing import describe
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.tools.documents import search_module
 
@@ -212,8 +213,7 @@ class QueryEmbedder:
 
 
 def _failed(embeddings: Embeddings, error: Exception) -> ConfigError:
-    said = " ".join(f"{type(error).__name__}: {error}".split())
     return ConfigError(
-        f"the embedding model {model_name(embeddings)} failed: {said}; nothing of the index was changed; "
+        f"the embedding model {model_name(embeddings)} failed: {describe(error)}; nothing of the index was changed; "
         "fix: check the model's name, address and key, and build again"
     )

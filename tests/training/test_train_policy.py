@@ -20,7 +20,7 @@ from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
 from orchestra_training.trainers.recipe import StopTable, read_recipe
 
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.runlog.read import read_runs
 from tests.training.coin import make_coin
 
@@ -31,6 +31,8 @@ KINDS: tuple[Kind, ...] = ("sft", "dpo", "kto", "replay")
 MANY = ["rollout.tasks=5", "rollout.size=6"]
 EXACT = 1e-5
 """Relative L2 distance of gradients that count as equal."""
+ROUNDING = 1e-6
+"""Of all weights of a coin together, in single precision."""
 
 RECIPE = """# orchestra train {kind} --recipe {kind}.toml
 kind = "{kind}"
@@ -103,6 +105,14 @@ def first_step(train: Any, folder: Path, model: Path, kind: str) -> tuple[Path, 
 
 def distance(one: Any, other: Any) -> float:
     return float((one - other).norm() / other.norm())
+
+
+def test_a_vllm_that_the_trainer_lacks_is_named_before_anything_is_loaded(tmp_path: Path, model: Path) -> None:
+    from orchestra_training.trainers.grpo import train  # noqa: PLC0415
+
+    recipe = read_recipe(written(tmp_path, model, "grpo"), changes=["trainer.use_vllm=true"])
+    with pytest.raises(MissingError, match=r"vllm beside the trainer is missing; fix: .*\[serve,train\]"):
+        train(recipe)
 
 
 def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
@@ -263,15 +273,17 @@ def test_lessons_are_learnt_as_trl_does(online: Step, model: Path, monkeypatch: 
     from orchestra_training.trainers.run import run  # noqa: PLC0415
 
     def trained(name: str) -> Any:
-        changes = [f"output={online.folder / name}", "trainer.gradient_accumulation_steps=2"]
-        return run(read_recipe(written(online.folder, model, "sft"), changes=changes))
+        # Adam steps by the sign of a gradient, which rounding decides where it is nearly 0.
+        plain = ["trainer.optim=sgd", "trainer.learning_rate=0.1", "trainer.gradient_accumulation_steps=2"]
+        recipe = written(online.folder, model, "sft")
+        return run(read_recipe(recipe, changes=[f"output={online.folder / name}", *plain]))
 
     ours = trained("sft-ours")
     monkeypatch.setattr(models, "SMALL", 0)
     theirs = trained("sft-trl")
     assert "entropy" in theirs.figures
     assert "entropy" not in ours.figures, "TRL's own loss was computed"
-    assert moved(ours.model, theirs.model) < 1e-3 * moved(model, theirs.model)
+    assert moved(ours.model, theirs.model) < max(1e-3 * moved(model, theirs.model), ROUNDING)
     for name in ("loss", "grad_norm", "mean_token_accuracy"):
         assert ours.figures[name] == pytest.approx(theirs.figures[name], rel=1e-4), name
 

@@ -12,8 +12,6 @@ function linear(low, high, from, to) {
 }
 
 function logarithmic(low, high, from, to) {
-  if (!(high > 0)) high = 1; // there is no logarithm of 0: it stands at the low end
-  if (!(low > 0)) low = high / 1000;
   const inner = linear(Math.log10(low), Math.log10(high), from, to);
   const scale = (value) => inner(Math.log10(Math.max(value, low)));
   const digits = high / low > 300 ? [1] : high / low > 12 ? [1, 3] : [1, 2, 5];

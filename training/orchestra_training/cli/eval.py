@@ -30,7 +30,7 @@ from orchestra_graph.cli.terminal import (
 )
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.report.curves import Curves, read_curves
-from orchestra_graph.report.page import check_place, write_page
+from orchestra_graph.report.page import refuse_place, write_page
 from orchestra_training.cli.eval_sets import question_sets, refuse_unknown_tools, workbench_sets
 from orchestra_training.cli.eval_tables import print_condition
 from orchestra_training.cli.options import refuse_options
@@ -132,7 +132,7 @@ def evaluate(
     if html is None:
         refuse_options({"--curves": curves or None}, "--html FILE")
     else:
-        check_place(html)
+        refuse_place(html)
     conditions = condition or ([] if questions else ["in-distribution"])
     verdicts = log.with_name(f"{log.name}.verdicts")
     sets = [

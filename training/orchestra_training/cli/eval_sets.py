@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.modules import said_by
 from orchestra_graph.routers.bundled import refuse_unknown_words, tiny_folder
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _world(name: str) -> ServiceWorld:
         made: ServiceWorld = make()
     except Exception as error:  # code of the user's
         raise ConfigError(
-            f"--world {name}: {said_by(error)}; expected a class, or a function without arguments"
+            f"--world {name}: {describe(error)}; expected a class, or a function without arguments"
         ) from error
     lacks = [method for method in ("tools", "visit") if not callable(getattr(made, method, None))]
     if lacks:

@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.cli.terminal import console, counted, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.modules import import_named, said_by
+from orchestra_graph.modules import import_named
 from orchestra_training.harvest.catalogs import catalogs_of
 from orchestra_training.harvest.gather import NO_CATALOG, TEST_SHARE, harvest
 from orchestra_training.harvest.redaction import Redact
@@ -144,7 +145,7 @@ def _function(name: str) -> Redact:
     try:
         found: Any = getattr(import_named(module), attribute)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        raise ConfigError(f"--redact {name}: {said_by(error)}; {expected}") from error
+        raise ConfigError(f"--redact {name}: {describe(error)}; {expected}") from error
     if not callable(found):
         raise ConfigError(f"--redact {name}: {found!r:.60} cannot be called; {expected}")
     redact: Redact = found

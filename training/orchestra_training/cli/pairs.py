@@ -47,6 +47,8 @@ def pairs(
     """
     output = console()
     read = Catalog.from_toml(catalog)
+    if not written:
+        refuse_options({"--writer": writer, "--checker": checker, "--models": models}, "--written N")
     pens = _pens(written, writer, checker, read if models is None else Catalog.from_toml(models))
     held = (round(count * held_out), round(written * held_out))
     wanted: dict[Split, tuple[int, int]] = {"train": (count - held[0], written - held[1]), "held_out": held}
@@ -145,7 +147,6 @@ def _pens(
 ) -> tuple[BaseChatModel, BaseChatModel, str] | None:
     """The models that write and check, and the writer's name."""
     if not written:
-        refuse_options({"--writer": writer, "--checker": checker}, "--written N")
         return None
     if writer is None or checker is None:
         raise ConfigError(f"--written {written}: expected --writer and --checker, lines of the catalog with a model")

@@ -18,7 +18,7 @@ from orchestra_training.evaluate.played import Key, Played
 from orchestra_training.evaluate.processes import play_in_processes
 from orchestra_training.evaluate.resume import Plan
 from orchestra_training.evaluate.routers import RouterSpec, check_names
-from orchestra_training.evaluate.score import Reference, read_reference, refuse_place, write_reference
+from orchestra_training.evaluate.score import Reference, read_reference, refuse_written, write_reference
 from orchestra_training.evaluate.tables import RESULT_VERSION, condition
 from orchestra_training.groups import example_id
 
@@ -159,7 +159,7 @@ def check_reference(wanted: Evaluation, path: Path) -> None:
     Raises:
         ConfigError: It has more than one policy, or the file cannot be a new one.
     """
-    refuse_place(path)
+    refuse_written(path)
     members = sum(len(router.members) for router in wanted.routers)
     if members != 1:
         names = ", ".join(router.name for router in wanted.routers)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Preferences, thrift
+from orchestra_graph.report.page import refuse_place
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.checked import checked
 from orchestra_training.groups import example_id
@@ -207,7 +208,7 @@ def write_reference(path: str | Path, runs: Iterable[Trajectory]) -> str:
     body = b"".join(lines.values())
     sha256 = hashlib.sha256(body).hexdigest()
     head = {"version": REFERENCE_VERSION, "policy": policies.pop(), "sha256": sha256}
-    refuse_place(path)
+    refuse_written(path)
     try:
         with open(path, "xb") as file:
             file.write(orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE) + body)
@@ -216,17 +217,15 @@ def write_reference(path: str | Path, runs: Iterable[Trajectory]) -> str:
     return sha256
 
 
-def refuse_place(path: str | Path) -> None:
-    """Refuse a place where no reference can be written.
+def refuse_written(path: str | Path) -> None:
+    """Refuse a place where no new reference can be written.
 
     Raises:
         ConfigError: The file is there already, or its folder is not there.
     """
-    place = Path(path)
-    if place.exists():
-        raise ConfigError(f"{place} is there already: a reference is written once; fix: name another file")
-    if not place.parent.is_dir():
-        raise ConfigError(f"{place}: cannot be written: {place.parent} is no folder; fix: make it, or name another")
+    if Path(path).exists():
+        raise ConfigError(f"{path} is there already: a reference is written once; fix: name another file")
+    refuse_place(path)
 
 
 def read_reference(path: str | Path, *, sha256: str | None = None) -> Reference:

@@ -23,9 +23,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.modules import import_named, said_by
+from orchestra_graph.modules import import_named
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol as Speech
 from orchestra_graph.protocols.conversation import ConversationProtocol
@@ -131,4 +132,4 @@ def find(name: str) -> Any:
     try:
         return getattr(import_named(module), attribute)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported, and may exit
-        raise ConfigError(f"{name!r}: {said_by(error)}; expected a module that can be imported from here") from error
+        raise ConfigError(f"{name!r}: {describe(error)}; expected a module that can be imported from here") from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from statistics import fmean
 from typing import Any, Final
 
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
+from orchestra_graph.errors import MissingError
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
@@ -86,8 +88,11 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
 
     Raises:
         ConfigError: Something does not fit together.
+        MissingError: TRL is to talk to a vLLM, and its client is not installed.
     """
     args = policy_config(recipe, weights=weights)
+    if weights and args.use_vllm and find_spec("vllm") is None:
+        raise MissingError("the package vllm beside the trainer", "pip install 'orchestra-graph[serve,train]'")
     tokenizer = load_tokenizer(recipe)
     model = load_model(recipe, weights=weights)
     processes = args.world_size
