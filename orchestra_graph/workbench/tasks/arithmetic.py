@@ -19,6 +19,7 @@ from orchestra_graph.workbench.world import World
 DIGITS = {1: (3, 5), 2: (6, 8), 3: (9, 12), 4: (13, 16), 5: (20, 36)}
 """Fewest and most significant digits, by difficulty."""
 OPERANDS = {1: 3, 2: 3, 3: 4, 4: 5, 5: 6}
+"""Most operands, by difficulty; there are at least two."""
 
 _EXPRESSION = re.compile(r"[\d+*() -]+")
 _EXACT = Context(prec=200)
@@ -45,7 +46,7 @@ class Arithmetic(Family[str]):
         """Draw operands until the numbers on the way have the digits of the difficulty."""
         low, high = DIGITS[difficulty]
         while True:
-            expression = _expression(rng, OPERANDS[difficulty], high)
+            expression = _expression(rng, rng.randint(2, OPERANDS[difficulty]), high)
             if low <= self.sizes(expression)["digits"] <= high:
                 return expression
 
