@@ -227,12 +227,16 @@ class Oracle(ProgramRouter):
 
     def choose(self, scene: Scene) -> Choice:
         """The next call of the plan; one that failed is repeated, up to three times in a run."""
-        offers = {line.name: Offer(_price(line), line.seconds) for line in scene.lines}
-        done = [Step(self.identity.get(past.tool, past.tool), past.content) for past in scene.past if not past.error]
-        steps = choose_plan(scene.question, offers, self.identity, scene.preferences, done)
-        if not steps or len(scene.past) - len(done) > RETRIES:
+        steps = self.left_to_do(scene)
+        if not steps or sum(past.error for past in scene.past) > RETRIES:
             return give_up(scene)
         return Choice(steps[0], f"left to do: {' -> '.join(steps)}")
+
+    def left_to_do(self, scene: Scene) -> list[str] | None:
+        """The calls of the best plan from here on; None where these tools cannot solve it."""
+        offers = {line.name: Offer(_price(line), line.seconds) for line in scene.lines}
+        done = [Step(self.identity.get(past.tool, past.tool), past.content) for past in scene.past if not past.error]
+        return choose_plan(scene.question, offers, self.identity, scene.preferences, done)
 
 
 def _estimate(question: str, family: str, steps: Plan, offers: Sequence[Offer]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
-"""Demonstrations for the tiny router: runs of the workbench in which the oracle decides, now and then after calls that
-were drawn at random, so that the router also learns what to do where it should never have come.
+"""Demonstrations for the tiny router: runs of the workbench in which the oracle decides, now and then after a mistake, so
+that the router also learns what to do where it should never have come. A mistake is any call at all, or the one that
+should come last: who asks for the answer too early is the commonest of all, and has to learn to go back.
 
     python -m orchestra_training.tiny.demonstrate --runs 12000 --to demonstrations.jsonl.zst
 
@@ -35,26 +36,32 @@ from orchestra_training.metrics import LABELS
 LADDER: Final[tuple[tuple[Aspect, ...], ...]] = (("wishes",), ("tools", "prices", "wishes"), ASPECTS, ASPECTS)
 """What is drawn in every fourth episode each, besides the task."""
 
-SHARES: Final = (1.0, 1.0, 0.5)
+SHARES: Final = (1.0, 0.8, 0.5)
 """Share of the oracle's calls, in every third run each."""
+HASTY: Final = 0.5
+"""Share of the other calls that end a plan before its time."""
 
 BY_CHANCE: Final = "drawn at random, to see what follows"
+TOO_EARLY: Final = "the last call of the plan, to see what follows"
 MOST_CALLS: Final = 10
 CHUNK: Final = 50
 """Runs that a process carries out at a time."""
 
 
 class Demonstrator(Oracle):
-    """The oracle, which leaves some calls to chance."""
+    """The oracle, which now and then makes a mistake."""
 
     share: float
     seed: int
 
     def choose(self, scene: Scene) -> Choice:
-        """The oracle's call, or any."""
+        """The oracle's call, its plan's last one, or any."""
         rng = Random(f"{self.seed}/{len(scene.past)}")
         if rng.random() < self.share or len(scene.past) >= MOST_CALLS:
             return super().choose(scene)
+        steps = self.left_to_do(scene)
+        if steps and rng.random() < HASTY:
+            return Choice(steps[-1], TOO_EARLY)
         return Choice(rng.choice(candidates(scene)).name, BY_CHANCE)
 
 
