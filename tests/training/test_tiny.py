@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from orchestra_training.tiny.demonstrate import BY_CHANCE, LADDER, demonstrate, draw
+from orchestra_training.tiny.demonstrate import BY_CHANCE, LADDER, TOO_EARLY, demonstrate, draw
 from orchestra_training.tiny.lessons import lessons_of
 from orchestra_training.tiny.tasks import LadderTasks, draw_budget
 
@@ -34,9 +34,9 @@ ALL = Spent(math.inf, math.inf, 50)
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve demonstrations: every rung with every share of calls by chance."""
+    """Demonstrations of every rung with every share of mistakes."""
     path = tmp_path_factory.mktemp("tiny") / "demonstrations.jsonl"
-    asyncio.run(demonstrate(BENCH, RunLog(path), 3, range(12)))
+    asyncio.run(demonstrate(BENCH, RunLog(path), 3, range(36)))
     return path
 
 
@@ -46,7 +46,7 @@ def runs(log: Path) -> list[Trajectory]:
 
 
 def test_demonstrations_are_for_training_and_can_be_drawn_again(runs: list[Trajectory]) -> None:
-    assert len(runs) == 12
+    assert len(runs) == 36
     for run in runs:
         assert run.purpose == "train"
         episode, budget = draw(BENCH, run.seeds["seed"], run.seeds["index"])
@@ -56,10 +56,16 @@ def test_demonstrations_are_for_training_and_can_be_drawn_again(runs: list[Traje
         assert run.catalog.tools == episode.catalog.tools
 
 
-def test_some_calls_are_left_to_chance(runs: list[Trajectory]) -> None:
+def test_some_calls_are_mistakes(runs: list[Trajectory]) -> None:
     reasons = [turn["decision"]["reason"] for run in runs for turn in run.turns]
-    assert BY_CHANCE in reasons
+    assert BY_CHANCE in reasons and TOO_EARLY in reasons
     assert sum(reason.startswith("left to do") for reason in reasons) > len(reasons) / 3
+
+
+def test_after_the_answer_was_asked_for_too_early_a_run_goes_back_for_what_was_missing(runs: list[Trajectory]) -> None:
+    reasons = [[turn["decision"]["reason"] for turn in run.turns] for run in runs]
+    after = [reason for told in reasons if TOO_EARLY in told for reason in told[told.index(TOO_EARLY) + 1 :]]
+    assert any(reason.startswith("left to do") and " -> " in reason for reason in after)
 
 
 class Taught(ProgramRouter):
@@ -142,7 +148,9 @@ def test_some_budgets_bind_and_most_are_free() -> None:
 
 
 @pytest.mark.slow
-def test_lessons_say_take_and_skip_behind_what_the_router_reads(log: Path, tmp_path: Path) -> None:
+def test_lessons_say_take_and_skip_behind_what_the_router_reads(
+    log: Path, runs: list[Trajectory], tmp_path: Path
+) -> None:
     from datasets import load_dataset  # noqa: PLC0415  (seconds)
     from orchestra_training.tiny.prepare import main  # noqa: PLC0415
     from tokenizers import Tokenizer  # noqa: PLC0415
@@ -159,7 +167,7 @@ def test_lessons_say_take_and_skip_behind_what_the_router_reads(log: Path, tmp_p
         assert text.endswith(("<|choose|>take", "<|choose|>skip"))
     counts = Counter(said)
     told = json.loads((tmp_path / "prepared.json").read_text())
-    assert told == {"runs": 12, "lessons": len(rows), "take": counts[TAKE]}
+    assert told == {"runs": len(runs), "lessons": len(rows), "take": counts[TAKE]}
     weights = [(tmp_path / f"base-{seed}" / "model.safetensors").read_bytes() for seed in range(2)]
     assert weights[0] != weights[1]
 
