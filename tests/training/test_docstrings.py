@@ -13,6 +13,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(orchestra_training.__
 WITH_EXAMPLES = {
     "orchestra_training.evaluate.score",
     "orchestra_training.reward.guarded",
+    "orchestra_training.reward.proportional",
     "orchestra_training.reward.paper",
 }
 

@@ -1,18 +1,20 @@
-"""The laws of both rewards, and which of them the paper's breaks."""
+"""The laws of the rewards, and which of them the paper's breaks."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from orchestra_training.evaluate.score import utility
 from orchestra_training.groups import Reward
-from orchestra_training.reward import Measures, guarded, paper
+from orchestra_training.reward import REWARDS, Measures, RewardName, guarded, paper, proportional
 from orchestra_training.reward.guarded import COST_FLOOR, LATENCY_FLOOR
 from orchestra_training.reward.normalise import normalised
 
@@ -235,6 +237,47 @@ def test_guarded_keeps(law: Law, world: World) -> None:
     assert law(guarded, world)
 
 
+def test_every_reward_has_a_name_that_recipes_take() -> None:
+    assert set(get_args(RewardName)) == set(REWARDS)
+
+
+def rounded(group: Sequence[Measures], preferences: Preferences) -> list[float]:
+    """`proportional` but for the last digits: a share of a mean is seldom exact."""
+    return [round(reward, 9) for reward in proportional(group, preferences)]
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law is not noise_is_nothing], ids=lambda law: law.__name__)
+@given(world=WORLDS)
+@THOROUGH
+def test_proportional_keeps(law: Law, world: World) -> None:
+    assert law(rounded, world)
+
+
+@given(world=WORLDS)
+@THOROUGH
+def test_proportional_counts_noise_as_little_as_it_is(world: World) -> None:
+    group = [replace(run, dollars=1 + n / 1000, seconds=60 + n / 100) for n, run in enumerate(world.group)]
+    alike = [replace(run, dollars=1.0, seconds=60.0) for run in world.group]
+    pairs = zip(proportional(group, world.preferences), proportional(alike, world.preferences), strict=True)
+    assert all(abs(noisy - even) < 0.002 for noisy, even in pairs)
+
+
+@given(world=WORLDS)
+@THOROUGH
+def test_proportional_is_the_absolute_utility_against_the_mean_of_the_group(world: World) -> None:
+    solved = [run for run in world.group if run.earned]
+    if not solved or any(set(run.chosen) != set(run.calls) for run in world.group):
+        return
+    mean = Measures(
+        solved=True,
+        earned=True,
+        dollars=statistics.fmean(run.dollars for run in solved),
+        seconds=statistics.fmean(run.seconds for run in solved),
+    )
+    expected = [utility(run, mean, world.preferences) if run.earned else 0.0 for run in world.group]
+    assert proportional(world.group, world.preferences) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("law", KEPT_BY_BOTH, ids=lambda law: law.__name__)
 @given(world=WORLDS)
 @THOROUGH
@@ -256,6 +299,7 @@ def test_rewards_are_between_0_and_the_sum_of_the_weights(world: World) -> None:
     assert all(0 <= reward <= most for reward in paper(world.group, preferences))
     most += math.fsum(preferences.avoid.values())
     assert all(0 <= reward <= most + 1e-12 for reward in guarded(world.group, preferences))
+    assert all(0 <= reward <= 1 + 1e-12 for reward in proportional(world.group, preferences))
 
 
 def test_cents_and_minutes_are_as_good_as_dollars_and_seconds() -> None:

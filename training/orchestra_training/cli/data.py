@@ -17,6 +17,7 @@ from orchestra_graph.cli.terminal import console, counted, heading, plain, print
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.filters import LEAST_SPREAD
+from orchestra_training.reward import RewardName
 
 if TYPE_CHECKING:
     from orchestra_training.render import Renderer
@@ -44,7 +45,7 @@ def build(
     take_all: Annotated[bool, typer.Option("--all", help="sft: all solved runs of an example.")] = False,
     max_dollars: Annotated[float, typer.Option(min=0, help="sft: what a run may have cost.")] = float("inf"),
     margin: Annotated[float, typer.Option(min=0, help="dpo: by how much the better one earns more.")] = LEAST_SPREAD,
-    reward: Annotated[Literal["guarded", "paper"], typer.Option(help="What compares runs.")] = "guarded",
+    reward: Annotated[RewardName, typer.Option(help="What compares runs.")] = "guarded",
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Take runs that measure a policy as well; they measure it no more.")
     ] = False,

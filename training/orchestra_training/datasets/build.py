@@ -21,9 +21,7 @@ from orchestra_training.datasets.source import Logs, file_hash
 from orchestra_training.datasets.write import Kind, read, write
 from orchestra_training.filters import LEAST_SPREAD
 from orchestra_training.render import Renderer
-from orchestra_training.reward import REWARDS
-
-RewardName = Literal["guarded", "paper"]
+from orchestra_training.reward import REWARDS, RewardName
 
 NEEDS: Final[dict[Kind, Literal["exact", "ids"] | None]] = {
     "sft": "ids",

@@ -1,21 +1,26 @@
 """What a run earns its policy, as pure functions: from the runs of one group and their preferences to a number a run.
 
-`paper` is the equations of the paper to the letter; `guarded` is what our recipes use.
+`paper` is the equations of the paper to the letter; `guarded` is the same without its faults, and our default;
+`proportional` counts a small difference little.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from orchestra_graph.preferences import Preferences
 from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import Measures, measure
 from orchestra_training.reward.paper import paper
+from orchestra_training.reward.proportional import proportional
 
-REWARDS: Final[Mapping[str, Callable[[Sequence[Measures], Preferences], list[float]]]] = MappingProxyType(
-    {"guarded": guarded, "paper": paper}
+RewardName = Literal["guarded", "paper", "proportional"]
+"""As recipes and commands call them."""
+
+REWARDS: Final[Mapping[RewardName, Callable[[Sequence[Measures], Preferences], list[float]]]] = MappingProxyType(
+    {"guarded": guarded, "paper": paper, "proportional": proportional}
 )
-"""By the names that recipes and commands use."""
+"""By their names."""
 
-__all__ = ["REWARDS", "Measures", "advantages", "guarded", "measure", "paper"]
+__all__ = ["REWARDS", "Measures", "RewardName", "advantages", "guarded", "measure", "paper", "proportional"]

@@ -1,5 +1,5 @@
-"""Demonstrations for the tiny router: runs of the workbench in which the oracle decides, now and then after a mistake, so
-that the router also learns what to do where it should never have come. A mistake is any call at all, or the one that
+"""Demonstrations for the tiny router: runs of the workbench in which the oracle decides, now and then after a mistake,
+so that the router also learns what to do where it should never have come. A mistake is any call at all, or the one that
 should come last: who asks for the answer too early is the commonest of all, and has to learn to go back.
 
     python -m orchestra_training.tiny.demonstrate --runs 12000 --to demonstrations.jsonl.zst

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.toml_lines import KeyLines, KeyPath
+from orchestra_training.reward import RewardName
 
 Kind = Literal["sft", "rejection", "dpo", "kto", "grpo", "replay"]
 
@@ -101,7 +102,7 @@ class RolloutTable(_Table):
 class RewardTable(_Table):
     """What a run earns, and which groups are worth learning from."""
 
-    kind: Literal["guarded", "paper"] = "guarded"
+    kind: RewardName = "guarded"
     scale: Literal["group", "none"] = "group"
     """Whether advantages are divided by the group's deviation."""
     floor: Annotated[float, Field(ge=0)] = 0.1
