@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.harvest.fidelity import fidelity
-from orchestra_training.rollout import Place, RolloutTask
 from orchestra_training.trainers.recipe import read_recipe
-from orchestra_training.verdicts.ruling import ruling
 
-from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.runlog.read import read_runs
-from orchestra_graph.runlog.record import Verdict
-from orchestra_graph.testing import ScriptedExpert
-from orchestra_graph.tools.expert import Expert
-from orchestra_graph.turns import Decision
 from tests.integration.serving import Served
 from tests.training.test_train_policy import distance, gradient
 
@@ -36,12 +26,12 @@ kind = "{kind}"
 output = "{folder}/{kind}"
 model = {{ path = "{model}", dtype = "float32" }}
 data = {{ path = "{folder}/data" }}
-tasks = {{ source = "tests.integration.test_train_vllm:Parity" }}
+tasks = {{ source = "tests.integration.parity:Parity" }}
 
 [rollout]
 tasks = 4
 size = 4
-protocol = "tests.integration.test_train_vllm:AnyReply"
+protocol = "tests.integration.parity:AnyReply"
 max_tokens = 24
 base_url = "{url}"
 model = "tiny"
@@ -52,39 +42,6 @@ max_steps = 1
 report_to = "none"
 activation_checkpointing = false
 """
-
-
-class AnyReply(Protocol):
-    """Takes whatever an untaught model writes for a call: of the one tool or the other, by the length of the text."""
-
-    name: ClassVar[str] = "any-reply"
-    sampling = MappingProxyType({"max_tokens": 24})
-
-    def decide(self, situation: Situation) -> Generator[View, AIMessage, Decision]:
-        text = f"{situation.question} So far: {len(situation.turns)}."
-        reply = yield View([HumanMessage(text)], [], len(text))
-        tool = "expert" if len(reply.text) % 3 else "helper"
-        return {"calls": [{"id": f"{situation.turn_id}-0", "tool": tool, "args": {}}], "reason": "", "by": "router"}
-
-
-class Parity:
-    """Tasks that are solved by runs of an even number of calls."""
-
-    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
-        def open_place() -> Place:
-            helper = ScriptedExpert("a finding")
-            expert = ScriptedExpert("<answer>42</answer>")
-
-            async def verdict(answer: str | None) -> Verdict:
-                return ruling(float((len(helper.prompts) + len(expert.prompts)) % 2 == 0), "parity")
-
-            tools = [
-                Expert(name="helper", description="Finds.", model=helper),
-                Expert(name="expert", description="Answers.", model=expert, terminal=True),
-            ]
-            return Place(tools, verdict)
-
-        return RolloutTask(id=f"{step}/{index}", question=f"What is {index} + {42 - index}?", open=open_place)
 
 
 def recipe(folder: Path, served: Served, kind: str) -> Any:

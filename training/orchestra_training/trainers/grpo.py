@@ -54,7 +54,8 @@ def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
     """
     clip = {"epsilon": 0.2, "epsilon_high": 0.28}
     batch = {
-        "per_device_train_batch_size": recipe.rollout.size,
+        # A vLLM beside the trainer answers as many requests at a time.
+        "per_device_train_batch_size": recipe.rollout.tasks * recipe.rollout.size,
         "num_generations": recipe.rollout.size,
         "max_completion_length": recipe.rollout.max_tokens,
     }

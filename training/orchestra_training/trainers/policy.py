@@ -25,6 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from orchestra_training.batch import Batch, WeighedRow, merged
 from orchestra_training.rows import Row
+from orchestra_training.trainers.merged import merged_weights
 from orchestra_training.trainers.models import fits
 
 Draw = Callable[[int], tuple[Batch, Mapping[str, float]]]
@@ -62,7 +63,8 @@ class PolicyTrainer(GRPOTrainer):
         peft_config: Any = None,
     ) -> None:
         # The dataset only counts the steps: what they learn from is drawn.
-        steps = Dataset.from_dict({"prompt": [""] * (args.max_steps * args.world_size)})
+        prompts = args.generation_batch_size // args.num_generations
+        steps = Dataset.from_dict({"prompt": [""] * (args.max_steps * prompts)})
         super().__init__(
             model=model,
             reward_funcs=_scored_in_the_batch,
@@ -78,6 +80,9 @@ class PolicyTrainer(GRPOTrainer):
         self._tokens_per_pass = tokens_per_pass
         self._passes: list[Pass] | None = None
         self._gather_any_length()
+        sharded = {DistributedType.FSDP, DistributedType.DEEPSPEED}
+        if self.use_vllm and peft_config is not None and self.accelerator.distributed_type not in sharded:
+            self._keep_what_is_frozen()
 
     def _gather_any_length(self) -> None:
         """TRL gathers figures of each row for its log, and passes of different processes differ in their rows.
@@ -86,6 +91,11 @@ class PolicyTrainer(GRPOTrainer):
         """
         gather, pad = self.accelerator.gather, self.accelerator.pad_across_processes
         self.accelerator.gather = lambda told: gather(pad(told, pad_index=math.nan))
+
+    def _keep_what_is_frozen(self) -> None:
+        """vLLM is given merged weights, and the model is not changed for it."""
+        generation = self.vllm_generation
+        generation._iter_named_params = lambda: merged_weights(generation.model)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a batch; the gradients of all passes add up."""
