@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from orchestra_training.batch import WeighedRow, make_batch, merged
 from orchestra_training.metrics import figures
-from orchestra_training.reward import guarded
+from orchestra_training.reward import REWARDS, RewardName, guarded
 from orchestra_training.rows import Row
 
 from orchestra_graph.runlog.record import Trajectory
@@ -106,3 +106,14 @@ def test_figures_of_a_step() -> None:
         "dollars": (0.03 + 0.035 + 0.005) / 3,
     }
     assert {name: told[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", REWARDS)
+def test_the_terms_add_up_to_the_reward(kind: RewardName) -> None:
+    wishes = {"preferences": {"cost": 0.5, "latency": 0.25, "prefer": {"search": 0.5}, "avoid": {"large": 0.75}}}
+    dear = decided(0, ["large", "search"], id="b-0")
+    runs = [captured("a", **wishes), captured("b", turns=[dear], **wishes), failed("c", **wishes)]
+    told = figures(runs, make_batch(runs, reward=REWARDS[kind]), REWARDS[kind])
+    parts = [told[f"reward/{term}"] for term in ("accuracy", "cost", "latency", "prefer", "avoid")]
+    assert sum(parts) == pytest.approx(told["reward"])
+    assert told["reward/cost"] != 0

@@ -153,6 +153,32 @@ def test_dpo_leaves_out_small_differences_and_groups_that_are_alike(tmp_path: Pa
         made(tmp_path, "dpo", *cheap_and_dear(), margin=5)
 
 
+def test_dpo_prefers_nothing_among_equals(tmp_path: Path) -> None:
+    alike = [logged("a", "sl"), logged("b", "sm"), logged("c", "m", solved=False)]
+    rows, _ = made(tmp_path, "dpo", *alike, margin=0)
+    assert all(row["chosen_reward"] > row["rejected_reward"] for row in rows)
+
+
+def test_replay_keeps_what_proportional_rewards_tell_apart(tmp_path: Path) -> None:
+    """They lie closer together than others: an expert at a hundred times the price of the others."""
+    runs = [logged("a", "l", cents=100), *(logged(id, "s", cents=1) for id in "bcd")]
+    rows, _ = made(tmp_path, "replay", *runs, reward="proportional")
+    assert len(rows) == 4
+
+
+def test_folders_of_the_same_name_are_told_apart_by_their_templates(tmp_path: Path) -> None:
+    tiny, qwen = ({"tokenizer": f"runs/{name}/model", "template_hash": name} for name in ("tiny", "qwen"))
+    runs = [logged("a", "sm", **tiny), logged("b", "sm", task="t2", **qwen), logged("c", "sm", task="t3", **tiny)]
+    rows, facts = made(tmp_path, "sft", *runs)
+    assert [row["run_id"] for row in rows] == ["a", "c"]
+    assert facts["runs"]["left_out"] == {"fidelity: other_tokenizer": 1}
+
+
+def test_runs_that_state_no_split_do_not_test(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing for sft in .*: 3 other_split: none"):
+        build("sft", logs_of(log_of(tmp_path / "runs.jsonl", *cheap_and_dear())), tmp_path / "sft", split="test")
+
+
 def test_examples_are_not_mixed(tmp_path: Path) -> None:
     mixed = [run for pair in zip(cheap_and_dear("t1"), cheap_and_dear("t2"), strict=True) for run in pair]
     rows, _ = made(tmp_path, "dpo", *mixed)

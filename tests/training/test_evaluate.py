@@ -208,10 +208,25 @@ def test_what_nobody_can_play(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_down(tmp_path: Path) -> None:
-    """Asked again in vain, the router has no reply: three such turns end a run without an answer."""
-    outcome = carry_out(evaluation(tmp_path / "runs.jsonl", [f"m=m@{closed_url()}"], tasks=1))
-    (run,) = outcome.runs.values()
-    assert (run.solved, run.malformed) == (False, run.decisions)
+    """Asked again in vain, the router has no reply: that is no answer of its model, and the run is played again."""
+    down = [f"m=m@{closed_url()}"]
+    outcome = carry_out(evaluation(tmp_path / "runs.jsonl", down, tasks=1))
+    (run,) = outcome.broken
+    assert "gave no reply" in str(run.error) and not run.solved
+    assert carry_out(evaluation(tmp_path / "runs.jsonl", down, tasks=1)).resumed == 0
+    with pytest.raises(RouterError, match=r"router 'm': its first 5 runs broke: .*gave no reply"):
+        carry_out(evaluation(tmp_path / "runs.jsonl", down))
+
+
+def test_a_broken_run_is_worth_nothing(tmp_path: Path, openai_server: OpenAIServer) -> None:
+    reference = tmp_path / "reference.jsonl"
+    carry_out(evaluation(tmp_path / "rules.jsonl", ["rules"], tasks=2))
+    make_reference(evaluation(tmp_path / "rules.jsonl", ["rules"], tasks=2), reference)
+    openai_server.script = [Reply(calls=[("small", {})]), Refusal(400, "too long")]
+    served = [f"m=m@{openai_server.base_url}"]
+    wanted = evaluation(tmp_path / "runs.jsonl", served, tasks=2, concurrent=1, reference=reference)
+    (broken,) = carry_out(wanted).broken
+    assert (broken.utility, broken.score) == (0.0, 0.0)
 
 
 def test_a_small_model_in_this_process(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from orchestra_training.groups import collect, example_id, group_id
 from orchestra_training.reward import guarded, measure
 
 from orchestra_graph.preferences import Preferences
-from tests.training.runs import CATALOG, run
+from tests.training.runs import CATALOG, decided, run
 
 OTHER = [
     {"task": {"id": "t2", "question": "What is 1 + 1?"}},
@@ -23,6 +23,7 @@ OTHER = [
     {"group_id": "g2"},
     {"protocol": "scan"},
 ]
+UNREACHED = decided(0, decision={"problem": {"kind": "router_error", "detail": "gave no reply"}})
 
 
 @pytest.mark.parametrize("parts", OTHER, ids=str)
@@ -73,6 +74,7 @@ def test_collect_sorts_runs_into_groups_and_measures_them() -> None:
     [
         ({"purpose": "evaluate"}, ("for_evaluation", "evaluate")),
         ({"verdict": None}, ("unjudged", "no_verdict")),
+        ({"stopped_by": "router", "turns": [UNREACHED]}, ("unreached", "router_error")),
         ({"policy": None}, ("incomparable", "policy")),
         ({"catalog_hash": None}, ("incomparable", "catalog")),
     ],

@@ -97,7 +97,7 @@ def test_a_dry_run_builds_everything_but_the_weights(
     [
         (
             "trainer.learning_rat=1",
-            'line 23: trainer.learning_rat: no field of TRL.s GRPOConfig; did you mean "learning_r',
+            'line 25: trainer.learning_rat: no field of TRL.s GRPOConfig; did you mean "learning_r',
         ),
         ("trainer.beta=0.1", "trainer.beta: set by the grpo trainer itself"),
         ("trainer.max_steps=0", "trainer.max_steps = 0; expected the number of steps"),
@@ -129,3 +129,27 @@ def test_the_command_tells_what_a_training_would_be(
     assert f"recipe: {find_recipe('qwen3_8b_1gpu')}" in done.stdout
     assert "rollouts: 8 tasks x 8 a step, protocol conversation" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_server_that_is_asked_is_given_the_weights() -> None:
+    from orchestra_training.trainers.grpo import policy_config  # noqa: PLC0415  (imports torch)
+
+    def config(*changes: str) -> Any:
+        recipe = read_recipe(find_recipe("qwen3_8b_16gpu"), changes=["rollout.base_url=http://first:8000/v1", *changes])
+        return policy_config(recipe, weights=False)
+
+    assert config().vllm_server_base_url == "http://first:8000"
+    with pytest.raises(ConfigError, match=r"trainer\.vllm_server_base_url: set by the grpo trainer itself"):
+        config("trainer.vllm_server_base_url=http://second:8000")
+
+
+def test_sharded_training_does_not_round_what_is_clipped() -> None:
+    import torch  # noqa: PLC0415  (takes seconds)
+    from accelerate.utils import FullyShardedDataParallelPlugin  # noqa: PLC0415
+    from orchestra_training.trainers.policy import _keep_exact  # noqa: PLC0415
+
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.set_mixed_precision("bf16")
+    _keep_exact(plugin)
+    policy: Any = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import ConnectError
 from langchain_core.exceptions import ContextOverflowError
 from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
@@ -99,6 +100,15 @@ def test_what_breaks_is_a_trajectory_without_a_verdict(breaks: str, told: str) -
     report = FilterReport()
     assert [len(group.run_ids) for group in collect(runs, report)] == [3]
     assert report.counts == {("unjudged", "no_verdict"): 3}
+
+
+def test_a_policy_that_cannot_be_reached_has_not_failed() -> None:
+    def reply(messages: Any) -> Any:
+        raise ConnectError("connection refused")
+
+    runs = batch(Sums(), ScriptedRouter(reply, stateless=True))
+    assert {(run.ended, run.verdict) for run in runs} == {("failed", None)}
+    assert "connection refused" in (runs[0].error or "")
 
 
 @pytest.mark.parametrize(("first", "outcome"), [(False, 0.0), (True, None)])

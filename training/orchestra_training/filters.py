@@ -97,6 +97,15 @@ def unjudged(run: Trajectory) -> Fault | None:
     return Fault("unjudged", "no_verdict", f"no outcome{by}; expected one from 0 to 1")
 
 
+def unreached(run: Trajectory) -> Fault | None:
+    """Runs that ended because the router's model could not be reached: they say nothing of the policy."""
+    if run.stopped_by != "router":
+        return None
+    problems = [turn["decision"].get("problem") for turn in run.turns if turn["decision"]["by"] == "router"]
+    last = problems[-1] if problems else None
+    return Fault("unreached", "router_error", last["detail"]) if last and last["kind"] == "router_error" else None
+
+
 def invalid_output(run: Trajectory) -> Fault | None:
     """Runs without a valid answer (paper, section 3.2)."""
     if run.ended != "answered":

@@ -16,7 +16,7 @@ import orjson
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.filters import Fault, FilterReport, RunFilter, for_evaluation, unjudged
+from orchestra_training.filters import Fault, FilterReport, RunFilter, for_evaluation, unjudged, unreached
 from orchestra_training.reward.measures import Measures, measure
 
 Reward = Callable[[Sequence[Measures], Preferences], list[float]]
@@ -55,13 +55,14 @@ def collect(
 
     Args:
         runs: Judged runs, in any order.
-        report: Notes the runs that are in no group: for evaluation, not judged, of a policy or catalog not stated.
+        report: Notes the runs that are in no group: for evaluation, not judged, ended because the router could
+            not be reached, of a policy or catalog not stated.
         evaluate: Whether runs whose purpose is `evaluate` are wanted as well.
         key: What the runs of a group have in common; `group_id` by default, `example_id` where runs of several policies
             are compared.
     """
     key = group_id if key is None else key
-    checks: list[RunFilter] = [unjudged, incomparable, *([] if evaluate else [for_evaluation])]
+    checks: list[RunFilter] = [unjudged, unreached, incomparable, *([] if evaluate else [for_evaluation])]
     groups: dict[str, Group] = {}
     for run in runs:
         fault = next((fault for check in checks if (fault := check(run)) is not None), None)

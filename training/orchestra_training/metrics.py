@@ -1,7 +1,7 @@
 """Figures of a batch of runs, by the names under which trainers log them.
 
 reward, reward/spread                     mean, and mean deviation within a group
-reward/{accuracy,cost,latency,...}        what each term adds to the mean reward: rewards are linear in the weights
+reward/{accuracy,cost,latency,...}        what each term adds to the mean reward
 success, dollars, seconds, turns          means over judged runs
 share/TOOL, share_priciest                of the calls; a task may label tools that have made-up names
 malformed, broken                         of the turns without a call; of the runs without a verdict
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import fsum
 from statistics import fmean, pstdev
 from typing import Final
 
@@ -22,6 +23,7 @@ from orchestra_graph.turns import sent_calls
 from orchestra_training.batch import Batch
 from orchestra_training.filters import bad_format, invalid_output
 from orchestra_training.groups import Group, Reward
+from orchestra_training.reward import proportional
 from orchestra_training.reward.measures import measure
 
 LABELS: Final = "labels"
@@ -66,7 +68,18 @@ def _rewards(batch: Batch, reward: Reward) -> dict[str, float]:
 
 
 def _part(group: Group, reward: Reward, only: Callable[[Preferences], Preferences]) -> list[float]:
-    return reward(group.measures, only(group.preferences))
+    """What one term adds to each run's reward."""
+    term = only(group.preferences)
+    if not _whole(term):
+        return [0.0] * len(group.measures)
+    # It divides by the sum of the weights; the other rewards are linear in them.
+    share = _whole(term) / _whole(group.preferences) if reward is proportional else 1.0
+    return [share * part for part in reward(group.measures, term)]
+
+
+def _whole(preferences: Preferences) -> float:
+    weights = (preferences.accuracy, preferences.cost, preferences.latency)
+    return fsum([*weights, *preferences.prefer.values(), *preferences.avoid.values()])
 
 
 def _means(judged: Sequence[Trajectory]) -> dict[str, float]:

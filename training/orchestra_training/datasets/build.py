@@ -21,7 +21,7 @@ from orchestra_training.datasets.source import Logs, file_hash
 from orchestra_training.datasets.write import Kind, read, write
 from orchestra_training.filters import LEAST_SPREAD
 from orchestra_training.render import Renderer
-from orchestra_training.reward import REWARDS, RewardName
+from orchestra_training.reward import FLOORS, REWARDS, RewardName
 
 NEEDS: Final[dict[Kind, Literal["exact", "ids"] | None]] = {
     "sft": "ids",
@@ -76,8 +76,8 @@ def build(
         to: Folder; must not be there, or be empty.
         options: Which runs.
         renderer: Gives tokens to runs that have none (fidelity `rendered`); not for `replay`.
-        split: Name of the split that the data set is; runs that state another one are left out, but those
-            that state `train` where a harvest keeps them to test.
+        split: Name of the split that the data set is; runs of another one are left out (one that states none trains),
+            but those that state `train` where a harvest keeps them to test.
         command: What the card says it was made with.
         watch: Goes around each reading of the runs, to show progress.
 
@@ -124,18 +124,18 @@ class _Watched:
 
 
 def _examples(kind: Kind, runs: kinds.Runs, selection: Selection, options: Options) -> Iterator[kinds.Example]:
-    reward = REWARDS[options.reward]
+    reward, floor = REWARDS[options.reward], FLOORS[options.reward]
     match kind:
         case "sft":
             return kinds.sft(runs, selection, reward=reward, best=options.best, max_dollars=options.max_dollars)
         case "dpo":
-            return kinds.dpo(runs, selection, reward=reward, margin=options.margin)
+            return kinds.dpo(runs, selection, reward=reward, floor=floor, margin=options.margin)
         case "kto":
             return kinds.kto(runs, selection)
         case "grpo":
             return kinds.grpo(runs, selection)
         case "replay":
-            return kinds.replay(runs, selection, reward=reward)
+            return kinds.replay(runs, selection, reward=reward, floor=floor)
 
 
 def _facts(

@@ -61,7 +61,9 @@ def sft(
             }
 
 
-def dpo(runs: Runs, selection: Selection, *, reward: Reward, margin: float = LEAST_SPREAD) -> Iterator[Example]:
+def dpo(
+    runs: Runs, selection: Selection, *, reward: Reward, floor: float = LEAST_SPREAD, margin: float = LEAST_SPREAD
+) -> Iterator[Example]:
     """Two decisions after the very same tokens, the better against each that is worse.
 
     Runs of one example share a prefix as long as they decided alike and were told the same. Where they part, a decision
@@ -71,12 +73,13 @@ def dpo(runs: Runs, selection: Selection, *, reward: Reward, margin: float = LEA
         runs: Judged, several of each example.
         selection: Which of them, and with which tokens.
         reward: Of the runs of one example.
+        floor: Least spread of rewards of an example that stays.
         margin: By how much the better one has to be better, in rewards.
 
     Yields:
         `prompt_ids`, `chosen_ids`, `rejected_ids`, with the mean reward and one run of each side.
     """
-    earned, left = _compared(_groups(runs, selection, example_id), selection, reward)
+    earned, left = _compared(_groups(runs, selection, example_id), selection, reward, floor)
     forks: dict[str, _Forks] = {}
     for run in selection.with_tokens(runs, earned):
         id = example_id(run)
@@ -139,7 +142,7 @@ def grpo(runs: Runs, selection: Selection) -> Iterator[Example]:
     yield from found.values()
 
 
-def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Example]:
+def replay(runs: Runs, selection: Selection, *, reward: Reward, floor: float = LEAST_SPREAD) -> Iterator[Example]:
     """Exact rows with what their runs earned, for training on what was sampled before.
 
     Groups whose runs earn about the same are left out, and runs without a valid answer, which count in the mean of
@@ -149,6 +152,7 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Exam
         runs: Judged, of fidelity `exact`.
         selection: Which of them.
         reward: Of the runs of one group.
+        floor: Least spread of rewards of a group that stays.
 
     Yields:
         `prompt_ids`, `completion_ids`, `mask`, `logprobs`; `reward`, `advantage` and `policy_tokens` of the whole run;
@@ -156,7 +160,7 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward) -> Iterator[Exam
         `orchestra_training.rows`.
     """
     groups = _groups(runs, selection, group_id)
-    earned, _ = _compared(groups, selection, reward)
+    earned, _ = _compared(groups, selection, reward, floor)
     relative = {
         id: value
         for group in groups
@@ -216,13 +220,15 @@ def _unfit(run: Measures, max_dollars: float) -> Fault | None:
     return None
 
 
-def _compared(groups: Sequence[Group], selection: Selection, reward: Reward) -> tuple[dict[str, float], Counter[str]]:
+def _compared(
+    groups: Sequence[Group], selection: Selection, reward: Reward, floor: float
+) -> tuple[dict[str, float], Counter[str]]:
     """Rewards by run, and numbers of runs by group, of the groups that teach something."""
     earned: dict[str, float] = {}
     sizes: Counter[str] = Counter()
     for group in groups:
         rewards = group.rewards(reward)
-        fault = homogeneous(rewards, group.earned)
+        fault = homogeneous(rewards, group.earned, floor=floor)
         for run_id, value in zip(group.run_ids, rewards, strict=True):
             if selection.reports.chosen.passes(run_id, fault):
                 earned[run_id] = value
@@ -257,7 +263,7 @@ class _Forks:
             best, *others = sorted(ways.values(), key=lambda way: -way.worth)
             _, chosen, chosen_run = max(best.replies, key=lambda reply: reply[0])
             for way in others:
-                if best.worth - way.worth >= margin:
+                if best.worth > way.worth and best.worth - way.worth >= margin:
                     _, rejected, rejected_run = min(way.replies, key=lambda reply: reply[0])
                     yield {
                         "prompt_ids": list(prompt),

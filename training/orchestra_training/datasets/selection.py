@@ -37,13 +37,13 @@ class Selection:
     needs: Literal["exact", "ids"] | None
     """The least fidelity; a renderer makes up for what is below `ids`. None where no tokens are wanted."""
     splits: Sequence[str] = ()
-    """Runs that state another split are left out; empty takes any."""
+    """Runs of another split are left out, one that states none trains; empty takes any."""
     evaluate: bool = False
     """Whether runs whose purpose is `evaluate` are wanted as well."""
     renderer: Renderer | None = None
     """Gives tokens to runs that have none, or those of another tokenizer."""
     reports: Reports = field(default_factory=Reports)
-    _names: list[str | None] = field(default_factory=list)
+    _first: tuple[str | None, str | None] | None = None
 
     @property
     def tokenizer(self) -> str | None:
@@ -53,7 +53,7 @@ class Selection:
         """
         if self.renderer is not None:
             return self.renderer.name
-        return self._names[0] if self._names else None
+        return None if self._first is None else self._first[0]
 
     def admitted(self, runs: Iterable[Trajectory]) -> Iterator[Trajectory]:
         """Runs that may be in the data set; those that may not are noted, the others are for the caller to note."""
@@ -85,9 +85,14 @@ class Selection:
         fault = None if self.evaluate else for_evaluation(run)
         if fault is not None:
             return fault
-        if self.splits and run.split is not None and run.split not in self.splits:
+        if self.splits and (run.split or "train") not in self.splits:
             wanted = " or ".join(map(repr, self.splits))
-            return Fault("other_split", run.split, f"split = {run.split!r}; expected {wanted}, or none stated")
+            fix = (
+                ""
+                if run.split
+                else "; a run that states none trains; fix: orchestra harvest splits runs by their tasks"
+            )
+            return Fault("other_split", run.split or "none", f"split = {run.split!r}; expected {wanted}{fix}")
         return self._shortfall(run) if self.needs is not None and self.renderer is None else None
 
     def _shortfall(self, run: Trajectory) -> Fault | None:
@@ -98,9 +103,16 @@ class Selection:
         if stated.fidelity not in ("exact", "ids"):
             fix = "fix: name a tokenizer to render it with (--tokenizer MODEL)"
             return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected ids or exact; {fix}")
-        name = None if run.tokenizer is None else Path(run.tokenizer).name
-        if not self._names:
-            self._names.append(name)
-        if name != self.tokenizer:
-            return Fault("fidelity", "other_tokenizer", f"tokenizer = {run.tokenizer!r}; expected {self.tokenizer!r}")
-        return None
+        return self._other_tokenizer(None if run.tokenizer is None else Path(run.tokenizer).name, run.template_hash)
+
+    def _other_tokenizer(self, name: str | None, template: str | None) -> Fault | None:
+        """Folders of different models are often named alike, for example `model`; their templates tell them apart."""
+        if self.renderer is not None:
+            wanted: tuple[str | None, str | None] = (self.renderer.name, self.renderer.template_hash)
+        else:
+            wanted = self._first = self._first or (name, template)
+        if name == wanted[0] and (template == wanted[1] or None in (template, wanted[1])):
+            return None
+        fix = "fix: name the tokenizer of the data set (--tokenizer MODEL)" if self.renderer is None else ""
+        told = f"tokenizer = {name!r}, template {template}; expected {wanted[0]!r}, template {wanted[1]}"
+        return Fault("fidelity", "other_tokenizer", f"{told}; {fix}" if fix else told)

@@ -16,6 +16,7 @@ from orchestra_training.evaluate.examples import Example, ExampleSet
 from orchestra_training.evaluate.played import Key, Played, about, played
 from orchestra_training.evaluate.routers import RouterSpec, take_seat
 from orchestra_training.evaluate.score import Reference
+from orchestra_training.filters import unreached
 from orchestra_training.reward.measures import is_solved
 
 BROKEN_FIRST: Final = 5
@@ -86,11 +87,15 @@ class Stage:
                     {"messages": [("user", example.question)]}, context={"task": told}
                 )
             except RouterError as error:
-                yield self._broken(key, example.unit, example.kind, error)
+                yield self._broken(key, example, str(error))
                 continue
-            self._broken_first[spec.name] = -1
             # Nested orchestrators end before the run that they are part of.
             run = Trajectory.model_validate(ended[-1])
+            fault = unreached(run)
+            if fault is not None:
+                yield self._broken(key, example, fault.detail, run)
+                continue
+            self._broken_first[spec.name] = -1
             verdict = await trial.verdict(state["answer"])
             self.log.judge(run.run_id, verdict)
             yield self._ended(key, example, run, verdict)
@@ -103,8 +108,8 @@ class Stage:
         reason = getattr(verdict, "reason", verdict.by)
         return replace(played(key, example, unsolved, self.reference), error=f"no verdict: {reason}")
 
-    def _broken(self, key: Key, unit: int, kind: str, error: RouterError) -> Played:
-        """A run whose router failed: not solved, and told.
+    def _broken(self, key: Key, example: Example, error: str, run: Trajectory | None = None) -> Played:
+        """A run whose router failed: not solved, and told; without a verdict, so that it is played again.
 
         Raises:
             RouterError: None of the router's first runs has ended.
@@ -113,8 +118,12 @@ class Stage:
         if broken >= 0:
             self._broken_first[key.router] = broken + 1
             if broken + 1 >= BROKEN_FIRST:
-                raise RouterError(f"router {key.router!r}: its first {BROKEN_FIRST} runs broke: {error}") from error
-        return Played(key, unit, kind, None, solved=False, error=str(error))
+                raise RouterError(f"router {key.router!r}: its first {BROKEN_FIRST} runs broke: {error}")
+        if run is not None:
+            unsolved = run.model_copy(update={"verdict": Verdict(outcome=0.0, by="nobody")})
+            return replace(played(key, example, unsolved, self.reference), run_id=None, error=error)
+        worth = None if self.reference is None else 0.0
+        return Played(key, example.unit, example.kind, None, solved=False, score=worth, utility=worth, error=error)
 
 
 async def play_all(stage: Stage, jobs: Iterable[Job], on_run: Callable[[Played], None], *, concurrent: int) -> None:

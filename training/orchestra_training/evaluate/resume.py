@@ -12,6 +12,7 @@ from orchestra_training.evaluate.play import Job
 from orchestra_training.evaluate.played import Key, Played, decided_by, judged_by, key_of, played
 from orchestra_training.evaluate.routers import RouterSpec
 from orchestra_training.evaluate.score import Reference
+from orchestra_training.filters import unreached
 from orchestra_training.reward.measures import is_solved
 
 
@@ -44,7 +45,7 @@ class Plan:
         """
         for run in read_runs(log, report=report) if log.exists() else ():
             key = key_of(run)
-            if key is None or is_solved(run.verdict) is None or not self._has(key):
+            if key is None or is_solved(run.verdict) is None or unreached(run) or not self._has(key):
                 continue
             member = self._members[key.router, key.member]
             if (places is None or key.place < places) and decided_by(run, member.identity):

@@ -23,4 +23,8 @@ REWARDS: Final[Mapping[RewardName, Callable[[Sequence[Measures], Preferences], l
 )
 """By their names."""
 
-__all__ = ["REWARDS", "Measures", "RewardName", "advantages", "guarded", "measure", "paper", "proportional"]
+FLOORS: Final[Mapping[RewardName, float]] = MappingProxyType({"guarded": 0.1, "paper": 0.1, "proportional": 0.05})
+"""Sample standard deviation of a group's rewards below which it teaches nothing: a tenth, as in the paper, section 3.2;
+`proportional` rewards lie closer together, between 0 and 1."""
+
+__all__ = ["FLOORS", "REWARDS", "Measures", "RewardName", "advantages", "guarded", "measure", "paper", "proportional"]

@@ -21,6 +21,7 @@ from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.runlog.memory import MemoryLog
 from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
+from orchestra_training.filters import unreached
 from orchestra_training.metrics import LABELS
 from orchestra_training.rollout.task import RolloutTask, TaskSource
 
@@ -147,6 +148,9 @@ def _told(
     run = next(iter(log.take()), None) or Trajectory.model_validate(
         {**about, "run_id": uuid4().hex, "task": {"id": task.id, "question": task.question}, "ended": "failed"}
     )
+    lost = unreached(run)
+    if error is None and lost is not None:
+        error, verdict = RouterError(lost.detail), None
     changes: dict[str, Any] = {"policy": actor.policy, "verdict": verdict}
     if error is not None:
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -16,9 +16,10 @@ from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
 from orchestra_training.engine import TorchEngine
-from orchestra_training.reward import REWARDS
+from orchestra_training.reward import FLOORS, REWARDS
 from orchestra_training.rollout.colocated import ColocatedEngine
 from orchestra_training.rollout.kept import KeptEngine
+from orchestra_training.rollout.run import DEADLINE
 from orchestra_training.rollout.workers import Outfit, Workers
 from orchestra_training.trainers.models import (
     ends_of,
@@ -35,6 +36,7 @@ FIXED: Final[dict[str, Any]] = {
     "loss_type": "dapo",
     "beta": 0.0,
     "gradient_accumulation_steps": 1,
+    "steps_per_generation": 1,
     "temperature": 1.0,
     "remove_unused_columns": False,
     "vllm_importance_sampling_correction": False,
@@ -52,14 +54,17 @@ def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
     Raises:
         ConfigError: The recipe's `[trainer]` does not fit.
     """
-    clip = {"epsilon": 0.2, "epsilon_high": 0.28}
-    batch = {
+    # Processes wait for each other's rollouts, of which each may take its whole deadline, and a verdict after it.
+    defaults = {"epsilon": 0.2, "epsilon_high": 0.28, "ddp_timeout": int(4 * DEADLINE)}
+    batch: dict[str, Any] = {
         # A vLLM beside the trainer answers as many requests at a time.
         "per_device_train_batch_size": recipe.rollout.tasks * recipe.rollout.size,
         "num_generations": recipe.rollout.size,
         "max_completion_length": recipe.rollout.max_tokens,
     }
-    config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=clip, weights=weights, **FIXED, **batch)
+    if recipe.rollout.base_url is not None:  # the server that is asked is the one that is given the weights
+        batch["vllm_server_base_url"] = recipe.rollout.base_url.rstrip("/").removesuffix("/v1")
+    config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=defaults, weights=weights, **FIXED, **batch)
     if config.max_steps < 1:
         raise recipe.error(("trainer", "max_steps"), f" = {config.max_steps}; expected the number of steps")
     if config.save_strategy == "steps" and config.save_steps % config.num_iterations:
@@ -75,7 +80,8 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
         ConfigError: Something does not fit together.
     """
     table = recipe.reward
-    make = partial(make_batch, reward=REWARDS[table.kind], scale_rewards=table.scale, floor=table.floor)
+    floor = FLOORS[table.kind] if table.floor is None else table.floor
+    make = partial(make_batch, reward=REWARDS[table.kind], scale_rewards=table.scale, floor=floor)
     return online_trainer(recipe, make, weights=weights)
 
 

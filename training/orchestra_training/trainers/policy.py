@@ -12,10 +12,12 @@ the batches that an uninterrupted one would have drawn. A batch without a row ch
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from orchestra_graph.errors import ConfigError
 from orchestra_training.batch import Batch, WeighedRow, merged
 from orchestra_training.rows import Row
 from orchestra_training.trainers.merged import merged_weights
@@ -80,9 +83,10 @@ class PolicyTrainer(GRPOTrainer):
         self._tokens_per_pass = tokens_per_pass
         self._passes: list[Pass] | None = None
         self._gather_any_length()
-        sharded = {DistributedType.FSDP, DistributedType.DEEPSPEED}
-        if self.use_vllm and peft_config is not None and self.accelerator.distributed_type not in sharded:
-            self._keep_what_is_frozen()
+        self._refuse_deepspeed()
+        _keep_exact(getattr(self.accelerator.state, "fsdp_plugin", None))
+        if self.use_vllm:
+            self._send_exact_weights(merged=peft_config is not None)
 
     def _gather_any_length(self) -> None:
         """TRL gathers figures of each row for its log, and passes of different processes differ in their rows.
@@ -92,10 +96,28 @@ class PolicyTrainer(GRPOTrainer):
         gather, pad = self.accelerator.gather, self.accelerator.pad_across_processes
         self.accelerator.gather = lambda told: gather(pad(told, pad_index=math.nan))
 
-    def _keep_what_is_frozen(self) -> None:
-        """vLLM is given merged weights, and the model is not changed for it."""
-        generation = self.vllm_generation
-        generation._iter_named_params = lambda: merged_weights(generation.model)
+    def _refuse_deepspeed(self) -> None:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            raise ConfigError(
+                'distributed_type = "DEEPSPEED": it would make an optimiser step of each pass; expected "FSDP", '
+                "as in the recipe qwen3_8b_8gpu"
+            )
+
+    def _send_exact_weights(self, *, merged: bool) -> None:
+        """vLLM is given weights as it holds them, and the model is not changed for it.
+
+        Raises:
+            ConfigError: They would have to be merged of a sharded model.
+        """
+        if merged and self.accelerator.distributed_type == DistributedType.FSDP:
+            raise ConfigError(
+                "lora and FSDP: adapters of a sharded model cannot be merged for vLLM; fix: train in one process, or "
+                "all weights"
+            )
+        generation, dtype = self.vllm_generation, self.model.config.dtype
+        weights = partial(merged_weights, generation.model) if merged else generation._iter_named_params
+        # FSDP trains in single precision, twice as much to send.
+        generation._iter_named_params = lambda: ((name, weight.to(dtype)) for name, weight in weights())
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a batch; the gradients of all passes add up."""
@@ -200,6 +222,13 @@ class PolicyTrainer(GRPOTrainer):
             "advantages": torch.tensor([scale * weighed.weight for weighed in piece], device=device),
             "num_items_in_batch": torch.tensor(1.0, device=device),
         }
+
+
+def _keep_exact(plugin: Any) -> None:
+    """Logprobs and gradients in single precision: FSDP2 would round both to bfloat16, and a clip counts each digit."""
+    if plugin is not None and plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+        exact = {"output_dtype": None, "reduce_dtype": torch.float32}
+        plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, **exact)
 
 
 def _scored_in_the_batch(**columns: Any) -> list[float]:

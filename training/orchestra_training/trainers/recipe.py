@@ -105,8 +105,8 @@ class RewardTable(_Table):
     kind: RewardName = "guarded"
     scale: Literal["group", "none"] = "group"
     """Whether advantages are divided by the group's deviation."""
-    floor: Annotated[float, Field(ge=0)] = 0.1
-    """Least deviation of the rewards of a group that is trained on."""
+    floor: Annotated[float, Field(ge=0)] | None = None
+    """Least deviation of the rewards of a group that is trained on; by default that of `FLOORS`."""
 
 
 class StopTable(_Table):
