@@ -53,7 +53,7 @@ def harvest_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one line of JSON.")] = False,
 ) -> None:
-    """Turn logged runs into training data: merged by run, each with its fidelity, no task in both train and test.
+    """Turn logged runs into training data: merged by run, each with its fidelity, no question in both train and test.
 
     Interrupted, it goes on where it was when it is started again with the same options. What was skipped is counted
     and told, and all of it is in harvest.json.

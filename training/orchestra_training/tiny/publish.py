@@ -123,9 +123,8 @@ def table(name: str, condition: Mapping[str, Any]) -> str:
         lines.append(_row(router, _bounded(figures["success"]), _bounded(figures.get("utility")), means))
     shipped, *others = condition["routers"].get(TINY, {}).get("members") or [{}]
     if others:
-        lines.append(
-            _row(f"{TINY} (shipped)", f"{shipped['success']:.3f}", f"{shipped.get('utility', 0):.3f}", shipped)
-        )
+        success, utility = (f"{shipped[name]:.3f}" if name in shipped else "" for name in ("success", "utility"))
+        lines.append(_row(f"{TINY} (shipped)", success, utility, shipped))
     return "\n".join(lines)
 
 
