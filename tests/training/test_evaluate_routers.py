@@ -11,7 +11,7 @@ from orchestra_training.evaluate.examples import Example
 from orchestra_training.evaluate.routers import InTurn, Member, check_names, parse_router, read_routers, take_seat
 from pydantic import SecretStr
 
-from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.routers import Fixed, Random
 from orchestra_graph.vllm import ChatVLLM
@@ -59,6 +59,14 @@ def test_a_served_model() -> None:
     assert (member.model, member.base_url) == ("Qwen/Qwen3-8B", "http://localhost:1/v1")
     router = take_seat("q", member, FIXED, {}).router
     assert isinstance(router, ChatVLLM) and router.temperature == 0
+
+
+def test_a_price_tells_a_served_model_from_the_same_at_another_price() -> None:
+    """Runs of a log that were paid at another price are not those that are wanted; without one nothing changes."""
+    served = {"model": "m", "base_url": "http://h/v1"}
+    without, cheap, dear = (Member(**served, price=price) for price in (Price(), Price(input=1), Price(input=100)))
+    assert without.identity == Member(**served).identity == "m conversation 0"
+    assert cheap.identity == 'm conversation 0 {"input":1.0}' != dear.identity
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,13 @@ class Member(BaseModel):
     def identity(self) -> str:
         """What decides, as far as it can be told: runs that were decided by something else are other runs.
 
-        The SHA-256 of weights in a folder; a server may hold other weights under the same name.
+        The SHA-256 of weights in a folder; a server may hold other weights under the same name. A price is part of it,
+        since the dollars of runs come from it.
         """
         if self.local is not None:
             return file_hash(Path(self.local) / "model.safetensors")
-        return self.program or f"{self.model} {self.protocol} {self.temperature:g}"
+        price = self.price.model_dump_json(exclude_defaults=True) if self.price != Price() else ""
+        return self.program or f"{self.model} {self.protocol} {self.temperature:g} {price}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
