@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestra_training.batch import make_batch
 from orchestra_training.datasets.build import Options, build
 from orchestra_training.datasets.card import read_card
+from orchestra_training.datasets.facts import spread
 from orchestra_training.datasets.kinds import dpo
 from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
@@ -354,6 +355,10 @@ def removing(folder: Path) -> Any:
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Options(**options)
+
+
+def test_the_percentile_is_by_nearest_rank() -> None:
+    assert [spread(range(1, n + 1))["p95"] for n in (1, 2, 19, 20, 21, 100)] == [1, 2, 19, 19, 20, 95]
 
 
 @pytest.mark.parametrize("kind", list(COLUMNS))
