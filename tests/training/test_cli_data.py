@@ -53,6 +53,12 @@ def test_a_data_set_is_built_and_shown(orchestra: Any, log: Path, tmp_path: Path
     assert "sft, train: 2 examples" in out and "input_ids" in out and "9 tokens" in out
 
 
+def test_means_of_rewards_are_told_with_their_digits(orchestra: Any, log: Path, tmp_path: Path) -> None:
+    code, out, err = orchestra("data", "build", "dpo", "--from", log, "--to", tmp_path / "dpo")
+    assert code == 0, err
+    assert "means: prompt_ids 5.5, chosen_ids 2, rejected_ids 2, chosen_reward 1.3, rejected_reward 0.5\n" in out
+
+
 def test_scripts_get_one_line_of_json(orchestra: Any, log: Path, tmp_path: Path) -> None:
     _, out, _ = orchestra("data", "build", "kto", "--from", log, "--to", tmp_path / "kto", "--json")
     built = orjson.loads(out)

@@ -88,7 +88,7 @@ def build(
         print_json(facts)
         return
     _print_left_out(output, facts)
-    sizes = ", ".join(f"{name} {numbers['mean']:,.0f}" for name, numbers in _numbers(facts["columns"]))
+    sizes = ", ".join(f"{name} {numbers['mean']:,.6g}" for name, numbers in _numbers(facts["columns"]))
     output.print(
         f"{counted(facts['examples'], 'example')} in {plain(str(to))}" + (f"; means: {sizes}" if sizes else "")
     )
