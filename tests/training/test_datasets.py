@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -334,6 +335,17 @@ def test_a_build_that_fails_leaves_nothing_and_overwrites_nothing(tmp_path: Path
             watch=removing(tmp_path),
         )
     assert not (tmp_path / "sft").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_folder_is_filled_even_the_one_that_the_user_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = logs_of(log_of(tmp_path / "runs.jsonl", *cheap_and_dear()))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    facts = build("kto", logs, ".")
+    assert sorted(os.listdir()) == ["README.md", facts["file"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "runs.jsonl"]
 
 
 def removing(folder: Path) -> Any:
