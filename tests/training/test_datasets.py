@@ -20,7 +20,7 @@ from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
 from orchestra_training.datasets.write import COLUMNS, Kind, read
 from orchestra_training.filters import LEAST_SPREAD
-from orchestra_training.harvest.gather import harvest
+from orchestra_training.harvest.gather import REPORT, harvest
 from orchestra_training.harvest.logs import LogSource
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import measure
@@ -292,6 +292,16 @@ def test_a_folder_of_a_harvest_gives_one_split(tmp_path: Path) -> None:
         logs_of(tmp_path / "data", "other")
     with pytest.raises(ConfigError, match="expected a run log"):
         logs_of(tmp_path)
+
+
+def test_logs_of_splits_among_others_are_told_apart_in_a_harvest_only(tmp_path: Path) -> None:
+    log_of(tmp_path / "train.jsonl", *cheap_and_dear("t1"))
+    log_of(tmp_path / "monday.jsonl", *cheap_and_dear("t2"))
+    with pytest.raises(ConfigError, match=r"holds train\.jsonl, .* beside monday\.jsonl; .* fix: name one file"):
+        logs_of(tmp_path)
+    assert len(list(logs_of(tmp_path, None))) == 6
+    (tmp_path / REPORT).write_text("{}")
+    assert [run.run_id for run in logs_of(tmp_path)] == ["t1a", "t1b", "t1c"]
 
 
 def test_a_run_that_two_logs_have_counts_once(tmp_path: Path) -> None:
