@@ -31,6 +31,14 @@ NEEDS: Final[dict[Kind, Literal["exact", "ids"] | None]] = {
     "replay": "exact",
 }
 """The least fidelity of a kind's runs."""
+USED: Final[dict[Kind, tuple[str, ...]]] = {
+    "sft": ("reward", "best", "max_dollars"),
+    "dpo": ("reward", "margin"),
+    "kto": (),
+    "grpo": (),
+    "replay": ("reward",),
+}
+"""The options that are of use to a kind, beside those that are to all."""
 
 Watch = Callable[[Iterable[Trajectory]], Iterable[Trajectory]]
 
@@ -156,8 +164,6 @@ def _facts(
     count: int,
 ) -> dict[str, Any]:
     reports, renderer = selection.reports, selection.renderer
-    used: dict[Kind, tuple[str, ...]] = {"sft": ("reward", "best", "max_dollars"), "dpo": ("reward", "margin")}
-    used["replay"] = ("reward",)
     rendered = {"protocol": renderer.protocol.name, "template": renderer.template_hash} if renderer else {}
     return {
         "kind": kind,
@@ -175,7 +181,7 @@ def _facts(
         "fidelity": dict(reports.fidelity),
         "origins": dict(reports.origins),
         "tokenizer": selection.tokenizer,
-        "options": {name: _finite(getattr(options, name)) for name in (*used.get(kind, ()), "evaluate")} | rendered,
+        "options": {name: _finite(getattr(options, name)) for name in (*USED[kind], "evaluate")} | rendered,
         "columns": of_examples(read(file))[0],
         "versions": versions(),
     }
