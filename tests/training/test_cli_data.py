@@ -13,6 +13,7 @@ from orchestra_training.datasets.write import read
 
 from orchestra_graph.cli import main
 from orchestra_graph.serving.random_weights import TEMPLATE
+from tests.commands import complaint
 from tests.training.runs import CATALOG, run
 from tests.training.test_datasets import cheap_and_dear, log_of, logged
 from tests.training.test_render import TOKENIZER, tokenizer_of
@@ -51,6 +52,12 @@ def test_a_data_set_is_built_and_shown(orchestra: Any, log: Path, tmp_path: Path
     code, out, err = orchestra("data", "show", tmp_path / "sft")
     assert code == 0, err
     assert "sft, train: 2 examples" in out and "input_ids" in out and "9 tokens" in out
+
+
+def test_means_of_rewards_are_told_with_their_digits(orchestra: Any, log: Path, tmp_path: Path) -> None:
+    code, out, err = orchestra("data", "build", "dpo", "--from", log, "--to", tmp_path / "dpo")
+    assert code == 0, err
+    assert "means: prompt_ids 5.5, chosen_ids 2, rejected_ids 2, chosen_reward 1.3, rejected_reward 0.5\n" in out
 
 
 def test_scripts_get_one_line_of_json(orchestra: Any, log: Path, tmp_path: Path) -> None:
@@ -92,7 +99,6 @@ def test_runs_without_tokens_are_rendered(orchestra: Any, model: Path, tmp_path:
     ("arguments", "message"),
     [
         (("build", "sft", "--from", "none", "--to", "x"), "none: expected a run log"),
-        (("build", "sft", "--from", "{log}", "--to", "x", "--chat-template", "y"), "expected --tokenizer as well"),
         (("build", "replay", "--from", "{log}", "--to", "x", "--tokenizer", "{model}"), "rendered tokens have none"),
         (("build", "sft", "--from", "{folder}", "--split", "test", "--to", "x"), "split = 'test'; {folder} has train"),
         (("show", "none"), "none: expected a run log"),
@@ -109,6 +115,30 @@ def test_what_is_wrong_is_one_line(
     code, out, err = orchestra("data", *(argument.format(**names) for argument in arguments))
     assert code == 1 and out == "" and err.count("\n") == 1
     assert message.format(**names) in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ("kto", "--max-dollars", 1, "--margin", 5),
+            "--max-dollars and --margin beside kto, which has no use for that",
+        ),
+        (("kto", "--reward", "paper"), "--reward beside kto"),
+        (("dpo", "--best", 3), "--best beside dpo"),
+        (("replay", "--all"), "--all beside replay"),
+        (("grpo", "--tokenizer", "x"), "--tokenizer beside grpo"),
+        (("sft", "--margin", 1), "--margin beside sft"),
+        (("sft", "--all", "--best", 2), "--best beside --all"),
+        (("sft", "--protocol", "scan"), "--protocol without --tokenizer FOLDER"),
+        (("sft", "--chat-template", "y"), "--chat-template without --tokenizer FOLDER"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    orchestra: Any, log: Path, tmp_path: Path, arguments: tuple[object, ...], told: str
+) -> None:
+    code, _, err = orchestra("data", "build", *arguments, "--from", log, "--to", tmp_path / "set")
+    assert code == 2 and told in complaint(err)
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,12 @@ def test_runs_that_broke_make_no_reference(orchestra: Any, tmp_path: Path, opena
         (("--condition", "prise"), "condition 'prise'; expected one of in-distribution"),
         (("magic",), "router 'magic': "),
         (("rules", "--against", "large"), "--against large: no such router; expected one of rules"),
-        (("--turn-limits", "many"), "--turn-limits 'many'"),
-        (("--turn-limits", "1,0"), "--turn-limits '1,0': expected numbers above 0"),
-        (("--turn-limits", "inf"), "--turn-limits 'inf': expected numbers above 0"),
-        (("--turn-limits", "1.5"), "--turn-limits '1.5': expected whole numbers"),
-        (("--dollar-limits", "0,0.1"), "--dollar-limits '0,0.1': expected numbers above 0"),
-        (("--dollar-limits", "nan"), "--dollar-limits 'nan': expected numbers above 0"),
+        (("-c", "budget", "--turn-limits", "many"), "--turn-limits 'many'"),
+        (("-c", "budget", "--turn-limits", "1,0"), "--turn-limits '1,0': expected numbers above 0"),
+        (("-c", "budget", "--turn-limits", "inf"), "--turn-limits 'inf': expected numbers above 0"),
+        (("-c", "budget", "--turn-limits", "1.5"), "--turn-limits '1.5': expected whole numbers"),
+        (("-c", "budget", "--dollar-limits", "0,0.1"), "--dollar-limits '0,0.1': expected numbers above 0"),
+        (("-c", "budget", "--dollar-limits", "nan"), "--dollar-limits 'nan': expected numbers above 0"),
         (("--log", "."), "--log . is a folder; expected a file"),
         (("--html", "nodir/x.html"), "nodir/x.html: cannot be written: nodir is no folder"),
         (("--html", "."), ". is a folder; expected a file"),
@@ -127,9 +127,12 @@ def test_what_goes_with_questions_is_not_ignored_without_them(orchestra: Any, op
         (("--questions", "q.jsonl", "--catalog", "tools.toml", "--models", "x"), "--models without --judge LINE"),
         (("--make-reference", "rules"), "--make-reference needs --reference FILE"),
         (("rules", "--make-reference", "rules", "--reference", "r"), "ROUTERS beside --make-reference"),
+        (("rules", "--turn-limits", "1,2"), "--turn-limits without --condition budget"),
+        (("rules", "-c", "unseen", "--dollar-limits", "1"), "--dollar-limits without --condition budget"),
+        (("rules", "--page-runs", 5), "--page-runs without --html FILE"),
     ],
 )
-def test_what_would_be_ignored_is_refused(orchestra: Any, arguments: tuple[str, ...], told: str) -> None:
+def test_what_would_be_ignored_is_refused(orchestra: Any, arguments: tuple[object, ...], told: str) -> None:
     code, _, err = orchestra(*arguments)
     assert code == 2 and told in complaint(err)
 

@@ -15,7 +15,7 @@ from orchestra_training.evaluate.score import write_reference
 from orchestra_graph import RunLog
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Verdict
-from tests.commands import Orchestra
+from tests.commands import Orchestra, complaint
 from tests.commands import orchestra as orchestra
 from tests.training.runs import decided, run
 from tests.training.test_harvest import fields, runs_of, write
@@ -89,6 +89,18 @@ def test_bad_input_is_one_line(orchestra: Orchestra, tmp_path: Path, arguments: 
     assert done.code == 1
     assert done.err.startswith(told)
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option", [("--filter", "nonsense("), ("--since", "2024-01-01"), ("--until", "2024-01-01"), ("--feedback", "good")]
+)
+def test_what_only_langsmith_is_asked_is_refused_without_it(
+    orchestra: Orchestra, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    write(RunLog(tmp_path / "runs.jsonl"), "a", fields())
+    done = orchestra("harvest", "--from", "runs.jsonl", "--to", "data", *option)
+    assert done.code == 2 and f"{option[0]} without --from langsmith:PROJECT" in complaint(done.err)
+    assert not (tmp_path / "data").exists()
 
 
 def scored_log(path: Path) -> RunLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from orchestra_training.batch import make_batch
 from orchestra_training.datasets.build import Options, build
 from orchestra_training.datasets.card import read_card
+from orchestra_training.datasets.facts import spread
 from orchestra_training.datasets.kinds import dpo
 from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
 from orchestra_training.datasets.write import COLUMNS, Kind, read
 from orchestra_training.filters import LEAST_SPREAD
-from orchestra_training.harvest.gather import harvest
+from orchestra_training.harvest.gather import REPORT, harvest
 from orchestra_training.harvest.logs import LogSource
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import measure
@@ -318,6 +320,16 @@ def test_a_folder_of_a_harvest_gives_one_split(tmp_path: Path) -> None:
         logs_of(tmp_path)
 
 
+def test_logs_of_splits_among_others_are_told_apart_in_a_harvest_only(tmp_path: Path) -> None:
+    log_of(tmp_path / "train.jsonl", *cheap_and_dear("t1"))
+    log_of(tmp_path / "monday.jsonl", *cheap_and_dear("t2"))
+    with pytest.raises(ConfigError, match=r"holds train\.jsonl, .* beside monday\.jsonl; .* fix: name one file"):
+        logs_of(tmp_path)
+    assert len(list(logs_of(tmp_path, None))) == 6
+    (tmp_path / REPORT).write_text("{}")
+    assert [run.run_id for run in logs_of(tmp_path)] == ["t1a", "t1b", "t1c"]
+
+
 def test_a_run_that_two_logs_have_counts_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         log_of(tmp_path / "data" / f"{name}.jsonl", *cheap_and_dear())
@@ -361,6 +373,17 @@ def test_a_build_that_fails_leaves_nothing_and_overwrites_nothing(tmp_path: Path
     assert not (tmp_path / "sft").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_an_empty_folder_is_filled_even_the_one_that_the_user_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = logs_of(log_of(tmp_path / "runs.jsonl", *cheap_and_dear()))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    facts = build("kto", logs, ".")
+    assert sorted(os.listdir()) == ["README.md", facts["file"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "runs.jsonl"]
+
+
 def removing(folder: Path) -> Any:
     def watch(runs: Any) -> Any:
         (folder / "gone.jsonl").unlink(missing_ok=True)
@@ -380,6 +403,10 @@ def removing(folder: Path) -> Any:
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Options(**options)
+
+
+def test_the_percentile_is_by_nearest_rank() -> None:
+    assert [spread(range(1, n + 1))["p95"] for n in (1, 2, 19, 20, 21, 100)] == [1, 2, 19, 19, 20, 95]
 
 
 @pytest.mark.parametrize("kind", list(COLUMNS))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestra_training.evaluate.conditions import WorkbenchSet
+from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet
 from orchestra_training.evaluate.evaluation import Evaluation, Outcome, carry_out, make_reference
+from orchestra_training.evaluate.examples import as_given
 from orchestra_training.evaluate.played import Played
 from orchestra_training.evaluate.routers import file_hash, parse_router
 from orchestra_training.filters import for_evaluation
+from orchestra_training.groups import example_id
 from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
 
 from orchestra_graph.errors import ConfigError, OrchestraError, RouterError
@@ -116,6 +118,27 @@ def test_utility_and_score_need_a_reference_that_fits(tmp_path: Path) -> None:
     assert rows["oracle"]["utility"]["value"] > rows["rules"]["utility"]["value"]
     with pytest.raises(ConfigError, match="no example with the task"):
         carry_out(evaluation(log, reference=reference, tasks=N + 1))
+
+
+def test_a_reference_of_other_examples_is_refused_before_anything_is_played(tmp_path: Path) -> None:
+    log, reference = tmp_path / "runs.jsonl", tmp_path / "reference.jsonl"
+    carry_out(evaluation(log, ["rules"], tasks=2))
+    make_reference(evaluation(log, ["rules"], tasks=2), reference)
+    sets = [partial(WorkbenchSet, "in-distribution", tasks=2, seed=1)]
+    other = Evaluation(routers=[parse_router("rules")], sets=sets, log=tmp_path / "other.jsonl", reference=reference)
+    with pytest.raises(ConfigError, match=r"reference\.jsonl: no example with the task.* fix: name the seed"):
+        carry_out(other)
+    assert not other.log.exists()
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_what_runs_are_given_is_known_before_they_are_played(tmp_path: Path, condition: str) -> None:
+    log, examples = tmp_path / "runs.jsonl", WorkbenchSet(condition, tasks=8)
+    carry_out(evaluation(log, ["rules"], condition, tasks=8))
+    runs = {str(run.task.model_extra["index"]): run for run in read_runs(log) if run.task.model_extra}
+    assert len(runs) == len(examples)
+    for index, run in runs.items():
+        assert example_id(run) == example_id(as_given(examples.example(int(index))))
 
 
 def test_a_reference_has_a_run_of_one_policy_for_each_example(tmp_path: Path) -> None:

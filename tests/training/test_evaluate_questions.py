@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow
 import pytest
 from orchestra_training.cli.eval_sets import open_questions, question_sets
 from orchestra_training.evaluate.conditions import WorkbenchSet
-from orchestra_training.evaluate.evaluation import Evaluation, carry_out
+from orchestra_training.evaluate.evaluation import Evaluation, carry_out, make_reference
 from orchestra_training.evaluate.examples import ExampleSet
 from orchestra_training.evaluate.published import format_of, read_question_file, read_service_tasks
 from orchestra_training.evaluate.question_sets import QuestionSet, ServiceSet
@@ -160,6 +161,17 @@ async def test_a_service_task_is_judged_by_what_its_calls_did(tmp_path: Path) ->
         await trial.tools[0].run(Request({"order": order}, ""))
         outcomes.append((await trial.verdict(said)).outcome)
     assert outcomes == [1.0, 0.0, 0.0]
+
+
+def test_a_reference_fits_tasks_whose_functions_give_no_answer(tmp_path: Path) -> None:
+    """The graph adds the function that does; it is part of what their runs are given."""
+    (tmp_path / "t.jsonl").write_text(json.dumps(service_task()))
+    sets = [partial(ServiceSet, tmp_path / "t.jsonl", Shop())]
+    first = Evaluation(routers=[parse_router("rules")], sets=sets, log=tmp_path / "first.jsonl")
+    carry_out(first)
+    make_reference(first, tmp_path / "reference.jsonl")
+    again = replace(first, log=tmp_path / "again.jsonl", reference=tmp_path / "reference.jsonl")
+    assert [run.score is not None for run in carry_out(again).runs.values()] == [True]
 
 
 @pytest.fixture

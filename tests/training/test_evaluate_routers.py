@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 from orchestra_training.evaluate.conditions import WorkbenchSet
 from orchestra_training.evaluate.examples import Example
-from orchestra_training.evaluate.routers import InTurn, Member, check_names, parse_router, read_routers, take_seat
+from orchestra_training.evaluate.routers import (
+    InTurn,
+    Member,
+    RouterSpec,
+    check_names,
+    parse_router,
+    read_routers,
+    take_seat,
+)
 from pydantic import SecretStr
 
-from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.routers import Fixed, Random
 from orchestra_graph.vllm import ChatVLLM
@@ -54,6 +62,15 @@ def test_a_name_with_several_members() -> None:
     assert (spec.name, spec.members) == ("dice", (Member(program="random:1"), Member(program="random:2")))
 
 
+@pytest.mark.parametrize("spec", ["local:lr=1", "m@http://h/v1?a=1"])
+def test_what_stands_before_an_equals_sign_is_a_name_only_where_it_can_be_one(spec: str) -> None:
+    (member,) = parse_router(spec).members
+    assert spec in (f"local:{member.local}", f"{member.model}@{member.base_url}")
+    assert parse_router(spec).name == spec
+    assert parse_router(f"mine={spec}") == RouterSpec("mine", (member,))
+    assert parse_router(f"rules,{spec}").members == (Member(program="rules"), member)
+
+
 def test_a_served_model() -> None:
     (member,) = parse_router("Qwen/Qwen3-8B@http://localhost:1/v1").members
     assert (member.model, member.base_url) == ("Qwen/Qwen3-8B", "http://localhost:1/v1")
@@ -61,8 +78,16 @@ def test_a_served_model() -> None:
     assert isinstance(router, ChatVLLM) and router.temperature == 0
 
 
+def test_a_price_tells_a_served_model_from_the_same_at_another_price() -> None:
+    """Runs of a log that were paid at another price are not those that are wanted; without one nothing changes."""
+    served = {"model": "m", "base_url": "http://h/v1"}
+    without, cheap, dear = (Member(**served, price=price) for price in (Price(), Price(input=1), Price(input=100)))
+    assert without.identity == Member(**served).identity == "m conversation 0"
+    assert cheap.identity == 'm conversation 0 {"input":1.0}' != dear.identity
+
+
 @pytest.mark.parametrize(
-    "spec", ["magic", "fixed:", "rules:1", "random:x", "oracle:1", "model@ftp://host", "tiny=local:a,magic"]
+    "spec", ["magic", "fixed:", "rules:1", "random:x", "oracle:1", "model@ftp://host", "tiny=local:a,magic", "=rules"]
 )
 def test_what_is_no_router(spec: str) -> None:
     with pytest.raises(ConfigError, match=r"^router '[^\n]*expected[^\n]*$"):

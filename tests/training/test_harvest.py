@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from orchestra_training.harvest.gather import REPORT, TEST, TRAIN, harvest
+from orchestra_training.harvest.langsmith import LangSmithSource
 from orchestra_training.harvest.logs import LogSource, logs_in
 from orchestra_training.harvest.output import provenance
+from orchestra_training.harvest.sources import Wanted
 from orchestra_training.harvest.split import is_test, task_hash
 
 from orchestra_graph import RunLog
+from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError, RunLogError
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Task, Trajectory, Verdict
@@ -244,6 +249,26 @@ def test_an_interrupted_harvest_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(text.splitlines()) == report.splits["train"].runs
     with pytest.raises(ConfigError, match="a harvest that is done"):
         harvest([LogSource(log.path)], data, test_share=0.3)
+
+
+def test_an_interrupted_harvest_goes_on_with_the_same_catalogs_filter_dates_and_feedback_only(tmp_path: Path) -> None:
+    class DownError(Exception):
+        pass
+
+    def client() -> Any:
+        raise DownError
+
+    def start(wanted: Wanted, catalogs: dict[str, Catalog]) -> None:
+        harvest([LangSmithSource("mine", wanted, client)], tmp_path / "data", catalogs=catalogs)
+
+    january, known = Wanted(since=datetime(2026, 1, 1, tzinfo=UTC)), {CATALOG.hash: CATALOG}
+    with pytest.raises(DownError):
+        start(january, known)
+    for wanted, catalogs in ((january, {}), (Wanted(), known), (replace(january, feedback="good"), known)):
+        with pytest.raises(ConfigError, match="was interrupted; expected the same"):
+            start(wanted, catalogs)
+    with pytest.raises(DownError):
+        start(january, known)
 
 
 def size(folder: Path) -> int:

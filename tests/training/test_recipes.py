@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.serving import random_weights
+from tests.commands import Orchestra, complaint
+from tests.commands import orchestra as orchestra
 from tests.training.coin import make_coin
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +116,11 @@ def test_what_does_not_fit_is_told(change: str, told: str, models: dict[str, Pat
     changes = [f"model.path={models['qwen3']}", "trainer.report_to=none", f"output={tmp_path}", change]
     with pytest.raises(ConfigError, match=told):
         list(dry_run(read_recipe(path, changes=changes)))
+
+
+def test_a_dry_run_resumes_nothing(orchestra: Orchestra) -> None:
+    done = orchestra("train", "grpo", "--recipe", "qwen3_8b_1gpu", "--dry-run", "--resume")
+    assert done.code == 2 and "--resume beside --dry-run, which trains nothing" in complaint(done.err)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from orchestra_training.verdicts.values import difference
 from orchestra_graph.workbench import Workbench
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -70,7 +70,14 @@ def test_difference_goes_both_ways(a: Any, b: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"), [(1, 1.0), (0.1 + 0.2, 0.3), ((1, 2), [1, 2]), ({"a": 1, "b": 2}, {"b": 2, "a": 1})]
+    ("found", "expected"),
+    [
+        (1, 1.0),
+        (0.1 + 0.2, 0.3),
+        ((1, 2), [1, 2]),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (float("nan"), float("nan")),
+    ],
 )
 def test_values_that_are_alike(found: Any, expected: Any) -> None:
     assert difference(found, expected) is None
@@ -86,6 +93,7 @@ def test_values_that_are_alike(found: Any, expected: Any) -> None:
         ({"a": {"b": [0]}}, {"a": {"b": [1]}}, "a/b/0 = 0; expected 1"),
         ({}, {"a": 1}, "a is not there; expected 1"),
         ({"a": 1}, {}, "a = 1; expected nothing there"),
+        (float("nan"), 1.0, "value = nan; expected 1.0"),
         ({}, [], "value = {}; expected []"),
         (10**400, 1.0, "value = 1"),
     ],

@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, counted, heading, plain, print_json, progress_console
-from orchestra_graph.errors import ConfigError, MissingError
+from orchestra_graph.errors import MissingError
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.cli.options import refuse_beside, refuse_options
 from orchestra_training.filters import LEAST_SPREAD
 from orchestra_training.reward import RewardName
 
 if TYPE_CHECKING:
+    from orchestra_training.datasets.build import Options
     from orchestra_training.render import Renderer
 
 data = typer.Typer(help="Data sets for trainers, out of logged runs.", no_args_is_help=True)
@@ -41,11 +43,20 @@ def build(
     ],
     to: Annotated[Path, typer.Option(help="Folder to write; must not be there yet.", show_default=False)],
     split: Annotated[str, typer.Option(help="Which split of a harvest: train or test.")] = "train",
-    best: Annotated[int, typer.Option(min=1, help="sft: solved runs of an example, the best first.")] = 1,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="sft: solved runs of an example, the best first.", show_default="1")
+    ] = None,
     take_all: Annotated[bool, typer.Option("--all", help="sft: all solved runs of an example.")] = False,
-    max_dollars: Annotated[float, typer.Option(min=0, help="sft: what a run may have cost.")] = float("inf"),
-    margin: Annotated[float, typer.Option(min=0, help="dpo: by how much the better one earns more.")] = LEAST_SPREAD,
-    reward: Annotated[RewardName, typer.Option(help="What compares runs.")] = "guarded",
+    max_dollars: Annotated[
+        float | None, typer.Option(min=0, help="sft: what a run may have cost.", show_default="any")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0, help="dpo: by how much the better one earns more.", show_default=str(LEAST_SPREAD)),
+    ] = None,
+    reward: Annotated[
+        RewardName | None, typer.Option(help="sft, dpo, replay: what compares runs.", show_default="guarded")
+    ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Take runs that measure a policy as well; they measure it no more.")
     ] = False,
@@ -53,7 +64,9 @@ def build(
         Path | None,
         typer.Option(help="Folder of a model: runs without its tokens are rendered with it.", show_default=False),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="Protocol that runs are rendered with.")] = "conversation",
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol that runs are rendered with.", show_default="conversation")
+    ] = None,
     chat_template: Annotated[
         Path | None, typer.Option(help="Chat template, Jinja; else the tokenizer's own.", show_default=False)
     ] = None,
@@ -65,21 +78,23 @@ def build(
     grpo: the tasks; replay: exact rows with logprobs and advantages. Runs must have been judged, but for grpo.
     """
     with _extra():
-        from orchestra_training.datasets.build import Options, build  # noqa: PLC0415  (pyarrow)
+        from orchestra_training.datasets.build import NEEDS, build  # noqa: PLC0415  (pyarrow)
         from orchestra_training.datasets.source import logs_of  # noqa: PLC0415
-    if chat_template is not None and tokenizer is None:
-        raise ConfigError(f"--chat-template {chat_template}: expected --tokenizer as well, which it is a template of")
-    output = console()
-    options = Options(
-        reward=reward, best=None if take_all else best, max_dollars=max_dollars, margin=margin, evaluate=evaluate
+    if tokenizer is None:
+        refuse_options({"--protocol": protocol, "--chat-template": chat_template}, "--tokenizer FOLDER")
+    if NEEDS[kind] is None:
+        refuse_beside({"--tokenizer": tokenizer}, f"{kind}, which holds no tokens")
+    options = _options(
+        kind, take_all, evaluate, {"reward": reward, "best": best, "max_dollars": max_dollars, "margin": margin}
     )
+    output = console()
     with _Watching(output) as watching:
         facts = build(
             kind,
             logs_of(source, split),
             to,
             options=options,
-            renderer=None if tokenizer is None else _renderer(tokenizer, protocol, chat_template),
+            renderer=None if tokenizer is None else _renderer(tokenizer, protocol or "conversation", chat_template),
             split=split,
             command=f"orchestra data build {kind}",
             watch=watching.watch,
@@ -88,7 +103,7 @@ def build(
         print_json(facts)
         return
     _print_left_out(output, facts)
-    sizes = ", ".join(f"{name} {numbers['mean']:,.0f}" for name, numbers in _numbers(facts["columns"]))
+    sizes = ", ".join(f"{name} {numbers['mean']:,.6g}" for name, numbers in _numbers(facts["columns"]))
     output.print(
         f"{counted(facts['examples'], 'example')} in {plain(str(to))}" + (f"; means: {sizes}" if sizes else "")
     )
@@ -137,6 +152,25 @@ def _extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingError(f"the package {error.name}", "pip install 'orchestra-graph[train]'") from error
+
+
+def _options(kind: KindName, take_all: bool, evaluate: bool, given: Mapping[str, Any]) -> Options:
+    """The options that were given, by name; None where one was not.
+
+    Raises:
+        BadParameter: The kind has no use for one.
+    """
+    from orchestra_training.datasets.build import USED, Options  # noqa: PLC0415  (pyarrow)
+
+    unused = {f"--{name.replace('_', '-')}": value for name, value in given.items() if name not in USED[kind]}
+    if "best" not in USED[kind]:
+        unused["--all"] = take_all or None
+    refuse_beside(unused, f"{kind}, which has no use for that")
+    stated = {name: value for name, value in given.items() if value is not None}
+    if take_all:
+        refuse_beside({"--best": given["best"]}, "--all, which takes all")
+        stated["best"] = None
+    return Options(**stated, evaluate=evaluate)
 
 
 class _Watching(Progress):

@@ -31,9 +31,15 @@ from orchestra_graph.cli.terminal import (
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.report.curves import Curves, read_curves
 from orchestra_graph.report.page import refuse_place, write_page
-from orchestra_training.cli.eval_sets import question_sets, refuse_unknown_tools, workbench_sets
+from orchestra_training.cli.eval_sets import (
+    DOLLAR_LIMITS,
+    TURN_LIMITS,
+    question_sets,
+    refuse_unknown_tools,
+    workbench_sets,
+)
 from orchestra_training.cli.eval_tables import print_condition
-from orchestra_training.cli.options import refuse_options
+from orchestra_training.cli.options import refuse_beside, refuse_options
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import Evaluation, Outcome
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from orchestra_training.evaluate.routers import RouterSpec
 
 WORKBENCH: Final = "The workbench is a simulated economy: its figures say nothing of real models."
+PAGE_RUNS: Final = 3000
 CAPTION: Final = "In brackets: 95% bounds of a bootstrap over tasks and seeds, paired on the same tasks."
 
 
@@ -91,10 +98,12 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Router that the others are compared with; `rules`, else the first one.")
     ] = None,
-    turn_limits: Annotated[str, typer.Option(help="Turns of the condition budget.")] = "1,2,3,4,6,10",
+    turn_limits: Annotated[
+        str | None, typer.Option(help="Turns of the condition budget.", show_default=TURN_LIMITS)
+    ] = None,
     dollar_limits: Annotated[
-        str, typer.Option(help="Dollars of the condition budget.")
-    ] = "0.0002,0.0005,0.001,0.002,0.005,0.01",
+        str | None, typer.Option(help="Dollars of the condition budget.", show_default=DOLLAR_LIMITS)
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Tasks at a time in each process.")] = 8,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 2000,
@@ -105,7 +114,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="Training curves for the page: trainer_state.json, or lines of JSON with a step."),
     ] = None,
-    page_runs: Annotated[int, typer.Option(min=1, help="Runs that the page lists at most.")] = 3000,
+    page_runs: Annotated[
+        int | None, typer.Option(min=1, help="Runs that the page lists at most.", show_default=str(PAGE_RUNS))
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
     """Run routers on the same tasks and compare them: success, utility, dollars, seconds, tool shares, with bounds.
@@ -128,9 +139,12 @@ def evaluate(
     if judge is None:
         refuse_options({"--models": models}, "--judge LINE")
     if make_reference is not None:
-        _refuse_beside_reference(reference, {"ROUTERS": routers, "--routers": router_file, "--html": html})
+        if reference is None:
+            raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
+        others = {"ROUTERS": routers or None, "--routers": router_file, "--html": html}
+        refuse_beside(others, "--make-reference, which runs its one router")
     if html is None:
-        refuse_options({"--curves": curves or None}, "--html FILE")
+        refuse_options({"--curves": curves or None, "--page-runs": page_runs}, "--html FILE")
     else:
         refuse_place(html)
     conditions = condition or ([] if questions else ["in-distribution"])
@@ -187,7 +201,7 @@ def evaluate(
     }
     if html is not None:
         with working(output, "writing the page"):
-            _write_page(html, wanted, result, trained, page_runs)
+            _write_page(html, wanted, result, trained, page_runs or PAGE_RUNS)
     if as_json:
         print_json(result)
     else:
@@ -215,19 +229,6 @@ def _routers(specs: Sequence[str] | None, file: Path | None, *, on_workbench: bo
     found = [] if file is None else read_routers(file)
     given = specs if specs or found else BASELINES if on_workbench else PLAIN
     return [*found, *map(parse_router, given or ())]
-
-
-def _refuse_beside_reference(reference: Path | None, others: Mapping[str, object]) -> None:
-    """Refuse what a reference cannot do without, and what it would ignore.
-
-    Raises:
-        BadParameter: Names it.
-    """
-    if reference is None:
-        raise typer.BadParameter("--make-reference needs --reference FILE, the file to write.")
-    given = [option for option, value in others.items() if value]
-    if given:
-        raise typer.BadParameter(f"{' and '.join(given)} beside --make-reference, which runs its one router; drop it.")
 
 
 def _against(name: str | None, wanted: Evaluation) -> str:

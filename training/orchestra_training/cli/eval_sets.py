@@ -13,6 +13,7 @@ from orchestra_graph.billing import describe
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.routers.bundled import refuse_unknown_words, tiny_folder
+from orchestra_training.cli.options import refuse_options
 
 if TYPE_CHECKING:
     from orchestra_training.evaluate.evaluation import MakeSet
@@ -22,17 +23,26 @@ if TYPE_CHECKING:
 
 TASKS: Final = 200
 """Tasks of a condition, unless the user says how many."""
+TURN_LIMITS: Final = "1,2,3,4,6,10"
+DOLLAR_LIMITS: Final = "0.0002,0.0005,0.001,0.002,0.005,0.01"
+"""Of the condition budget, unless the user says which."""
 
 
-def workbench_sets(conditions: Sequence[str], tasks: int | None, seed: int, turns: str, dollars: str) -> list[MakeSet]:
+def workbench_sets(
+    conditions: Sequence[str], tasks: int | None, seed: int, turns: str | None, dollars: str | None
+) -> list[MakeSet]:
     """Conditions of the workbench; `all` names all of them.
 
     Raises:
+        BadParameter: There are limits, and no condition that has any.
         ConfigError: The limits are no numbers, or none that can be kept to.
     """
     from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet, standard_budgets  # noqa: PLC0415
 
     names = [name for given in conditions for name in (CONDITIONS if given == "all" else (given,))]
+    if "budget" not in names:
+        refuse_options({"--turn-limits": turns, "--dollar-limits": dollars}, "--condition budget")
+    turns, dollars = (TURN_LIMITS if turns is None else turns), (DOLLAR_LIMITS if dollars is None else dollars)
     limits = _limits("--turn-limits", turns)
     if any(not limit.is_integer() for limit in limits):
         raise ConfigError(f"--turn-limits {turns!r}: expected whole numbers, for example 1,2,3")

@@ -18,12 +18,13 @@ from orchestra_graph.catalog import Catalog
 from orchestra_graph.cli.terminal import console, counted, plain, print_json, progress_console
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.modules import import_named
+from orchestra_training.cli.options import refuse_options
 from orchestra_training.harvest.catalogs import catalogs_of
 from orchestra_training.harvest.gather import NO_CATALOG, TEST_SHARE, harvest
 from orchestra_training.harvest.redaction import Redact
 from orchestra_training.harvest.report import HarvestReport
 from orchestra_training.harvest.source import Source, SourceReport
-from orchestra_training.harvest.sources import EXPECTED, Wanted, open_sources
+from orchestra_training.harvest.sources import EXPECTED, LANGSMITH, Wanted, open_sources
 
 
 def harvest_command(
@@ -59,6 +60,9 @@ def harvest_command(
     and told, and all of it is in harvest.json.
     """
     output = console()
+    if not any(source.startswith(LANGSMITH) for source in sources):
+        given = {"--filter": filter, "--since": since, "--until": until, "--feedback": feedback}
+        refuse_options(given, f"--from {LANGSMITH}PROJECT")
     wanted = Wanted(filter=filter, since=_utc(since), until=_utc(until), feedback=feedback)
     found = open_sources(sources, wanted)
     taking_out = None if redact is None else _function(redact)

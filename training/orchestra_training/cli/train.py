@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestra_graph.errors import MissingError
+from orchestra_training.cli.options import refuse_beside
 from orchestra_training.trainers.recipe import Kind, find_recipe, read_recipe
 
 
@@ -27,6 +28,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a router by a recipe."""
+    if dry_run:
+        refuse_beside({"--resume": resume or None}, "--dry-run, which trains nothing")
     path = find_recipe(recipe)
     read = read_recipe(path, changes=changes or (), kind=kind)
     try:

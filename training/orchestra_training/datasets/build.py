@@ -31,6 +31,14 @@ NEEDS: Final[dict[Kind, Literal["exact", "ids"] | None]] = {
     "replay": "exact",
 }
 """The least fidelity of a kind's runs."""
+USED: Final[dict[Kind, tuple[str, ...]]] = {
+    "sft": ("reward", "best", "max_dollars"),
+    "dpo": ("reward", "margin"),
+    "kto": (),
+    "grpo": (),
+    "replay": ("reward",),
+}
+"""The options that are of use to a kind, beside those that are to all."""
 
 Watch = Callable[[Iterable[Trajectory]], Iterable[Trajectory]]
 
@@ -90,9 +98,9 @@ def build(
     """
     if kind == "replay" and renderer is not None:
         raise ConfigError("replay takes the logprobs of the server; rendered tokens have none")
-    options, folder = options or Options(), Path(to)
+    options, folder = options or Options(), Path(to).resolve()  # a part beside `.` needs its name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already; expected a new folder")
+        raise ConfigError(f"{to} is there already; expected a new folder")
     splits = (split, "train") if logs.are_set_aside else (split,)
     selection = Selection(needs=NEEDS[kind], splits=splits, evaluate=options.evaluate, renderer=renderer)
     part = folder.with_name(f".{folder.name}.part")
@@ -106,12 +114,19 @@ def build(
             why = _why(selection.reports, facts["read"]["runs"])
             raise ConfigError(f"nothing for {kind} in {', '.join(map(str, logs.paths))}: {why}")
         (part / NAME).write_text(card(facts), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
+        _put(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return facts
+
+
+def _put(part: Path, folder: Path) -> None:
+    """Move what was written to its place; an empty folder is filled and not replaced, since the user may be in it."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    for file in sorted(part.iterdir(), key=lambda file: file.name == NAME):  # the card last
+        file.rename(folder / file.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +164,6 @@ def _facts(
     count: int,
 ) -> dict[str, Any]:
     reports, renderer = selection.reports, selection.renderer
-    used: dict[Kind, tuple[str, ...]] = {"sft": ("reward", "best", "max_dollars"), "dpo": ("reward", "margin")}
-    used["replay"] = ("reward",)
     rendered = {"protocol": renderer.protocol.name, "template": renderer.template_hash} if renderer else {}
     return {
         "kind": kind,
@@ -168,7 +181,7 @@ def _facts(
         "fidelity": dict(reports.fidelity),
         "origins": dict(reports.origins),
         "tokenizer": selection.tokenizer,
-        "options": {name: _finite(getattr(options, name)) for name in (*used.get(kind, ()), "evaluate")} | rendered,
+        "options": {name: _finite(getattr(options, name)) for name in (*USED[kind], "evaluate")} | rendered,
         "columns": of_examples(read(file))[0],
         "versions": versions(),
     }

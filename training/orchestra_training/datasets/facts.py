@@ -24,7 +24,10 @@ IDS: Final = frozenset({"input_ids", "prompt_ids", "completion_ids", "chosen_ids
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Count, mean, least, median, 95th percentile and largest of some numbers; nothing but the count of none."""
+    """Count, mean, least, median, 95th percentile and largest of some numbers; nothing but the count of none.
+
+    The percentile is by nearest rank: the least number that 95 in 100 of them are not above.
+    """
     if not values:
         return {"count": 0}
     ordered = sorted(values)
@@ -33,7 +36,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "mean": statistics.fmean(ordered),
         "least": ordered[0],
         "median": statistics.median(ordered),
-        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+        "p95": ordered[-(-95 * len(ordered) // 100) - 1],
         "largest": ordered[-1],
     }
 

@@ -17,6 +17,8 @@ from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.harvest.gather import REPORT, TEST
 
 SUFFIXES: Final = (".jsonl", ".jsonl.zst")
+_SPLITS: Final = ("train", "test")
+"""Of a harvest; its logs are named by them."""
 
 
 @dataclass(slots=True)
@@ -64,11 +66,11 @@ def logs_of(path: str | Path, split: str | None = "train") -> Logs:
 
     Args:
         path: A log, or a folder of logs.
-        split: Of a folder with a log for each split, as a harvest writes them, that of this one is taken; of any other
+        split: Of a harvest, and of a folder with nothing but logs of splits, that of this one is taken; of any other
             folder, and where it is None, all logs.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or logs of splits are among others.
     """
     place = Path(path)
     if place.is_file():
@@ -76,12 +78,23 @@ def logs_of(path: str | Path, split: str | None = "train") -> Logs:
     found = sorted(file for file in place.glob("*") if file.name.endswith(SUFFIXES) and file.is_file())
     if not found:
         raise ConfigError(f"{place}: expected a run log, *.jsonl or *.jsonl.zst, or a folder with some")
-    by_split = {file.name.partition(".")[0]: file for file in found}
-    if split is None or not by_split.keys() & {"train", "test"}:
+    others = [file for file in found if _split(file) not in _SPLITS]
+    if split is None or others == found:
         return Logs(found)
-    if split not in by_split:
-        raise ConfigError(f"split = {split!r}; {place} has {', '.join(by_split)}")
-    return Logs([by_split[split]])
+    if others and not (place / REPORT).is_file():
+        named = next(file for file in found if file not in others)
+        raise ConfigError(
+            f"{place} holds {named.name}, named as a split of a harvest, beside {others[0].name}; expected logs of "
+            "splits only, or none; fix: name one file, or move the others"
+        )
+    wanted = [file for file in found if _split(file) == split]
+    if not wanted:
+        raise ConfigError(f"split = {split!r}; {place} has {', '.join(dict.fromkeys(map(_split, found)))}")
+    return Logs(wanted)
+
+
+def _split(log: Path) -> str:
+    return log.name.partition(".")[0]
 
 
 def file_hash(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.report.runs import RunTable
 from orchestra_graph.runlog.read import ReadReport
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.evaluate.examples import ExampleSet, check_sets
+from orchestra_training.evaluate.examples import Example, ExampleSet, as_given, check_sets
 from orchestra_training.evaluate.play import Stage, WatchedLog
 from orchestra_training.evaluate.played import Key, Played
 from orchestra_training.evaluate.processes import play_in_processes
@@ -121,9 +121,12 @@ def carry_out(
             keep(found)
     outcome.resumed = len(outcome.runs)
     outcome.unreadable = report.problems
+    jobs = plan.jobs(set(outcome.runs))
+    if reference is not None:
+        _check_examples(reference, (sets[job.set].example(job.index) for job in jobs))
     play_in_processes(
         partial(_stage, wanted, reference),
-        plan.jobs(set(outcome.runs)),
+        jobs,
         keep,
         workers=wanted.workers,
         concurrent=wanted.concurrent,
@@ -187,6 +190,21 @@ def run_table(wanted: Evaluation, *, most: int) -> dict[str, Any]:
         labels = {"router": key.router, "condition": key.condition, "kind": example.kind}
         table.add(runs[key], experts=example.identity, **labels)
     return table.to_json()
+
+
+def _check_examples(reference: Reference, examples: Iterable[Example]) -> None:
+    """Refuse examples that are not in the reference before any of their runs is paid.
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    for example in examples:
+        if example_id(as_given(example)) not in reference.measures:
+            raise ConfigError(
+                f"{reference.path}: no example with the task, catalog, preferences and budget of {example.task_id!r} "
+                f"({example.question[:60]!r}); expected all that is to be run; fix: name the seed, the tasks and the "
+                "conditions that it was made with, or make another with --make-reference"
+            )
 
 
 def _stage(wanted: Evaluation, reference: Reference | None) -> Stage:

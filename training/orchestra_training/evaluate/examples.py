@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestra_graph.catalog import Catalog
+from orchestra_graph.engine import final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Budget, Preferences
-from orchestra_graph.runlog.record import Verdict
+from orchestra_graph.runlog.record import Task, Trajectory, Verdict
 from orchestra_graph.tools.base import Tool
 
 
@@ -29,6 +30,7 @@ class Example:
     task_id: str
     question: str
     catalog: Catalog
+    """All tools that its runs have."""
     preferences: Preferences = field(default_factory=Preferences)
     budget: Budget = field(default_factory=Budget)
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +76,21 @@ class ExampleSet(ABC):
     def counts(self, kind: str) -> bool:
         """Whether examples of a kind are part of the set's own figures; others are there to be compared with."""
         return True
+
+
+def as_given(example: Example) -> Trajectory:
+    """A run of an example before anybody has decided anything: what its log will say of what it was given."""
+    catalog = example.preferences.apply(example.catalog)
+    if not catalog.terminals:  # the graph does the same
+        catalog = Catalog.of([*catalog.tools.values(), final_answer_spec()])
+    return Trajectory(
+        run_id=example.task_id,
+        task=Task(id=example.task_id, question=example.question),
+        catalog=catalog,
+        preferences=example.preferences,
+        budget=example.budget,
+        ended="abandoned",
+    )
 
 
 def check_sets(sets: Sequence[ExampleSet]) -> None:

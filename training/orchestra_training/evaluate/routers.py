@@ -8,9 +8,9 @@
     local:FOLDER                     a small model in this process, which reads the catalog line by line
     MODEL@URL                        a chat model on an OpenAI-compatible server, prompted with the catalog
 
-`NAME=SPEC,SPEC` names a router of several members, for example one a training seed; figures average over them. In a
-drawn catalog the expert behind TOOL is called by the name that it has there; where it is missing, the strongest one
-that is there takes its place.
+`NAME=SPEC,SPEC` names a router of several members, for example one a training seed; figures average over them. A name
+has none of `:`, `@` and `,` in it: `local:lr=1` is a folder. In a drawn catalog the expert behind TOOL is called by the
+name that it has there; where it is missing, the strongest one that is there takes its place.
 """
 
 from __future__ import annotations
@@ -95,11 +95,13 @@ class Member(BaseModel):
     def identity(self) -> str:
         """What decides, as far as it can be told: runs that were decided by something else are other runs.
 
-        The SHA-256 of weights in a folder; a server may hold other weights under the same name.
+        The SHA-256 of weights in a folder; a server may hold other weights under the same name. A price is part of it,
+        since the dollars of runs come from it.
         """
         if self.local is not None:
             return file_hash(Path(self.local) / "model.safetensors")
-        return self.program or f"{self.model} {self.protocol} {self.temperature:g}"
+        price = self.price.model_dump_json(exclude_defaults=True) if self.price != Price() else ""
+        return self.program or f"{self.model} {self.protocol} {self.temperature:g} {price}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def parse_router(text: str) -> RouterSpec:
         ConfigError: It is none.
     """
     name, equals, specs = text.partition("=")
-    if not equals or "@" in name:
+    if not equals or not name.strip() or any(mark in name for mark in ":@,"):
         name, specs = text, text
     members = tuple(_member(spec.strip()) for spec in specs.split(","))
     return RouterSpec(name.strip(), members)

@@ -41,6 +41,11 @@ class _CheckpointSource(ABC):
     @abstractmethod
     def name(self) -> str: ...
 
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """Nothing: it is read whole."""
+        return {}
+
     @abstractmethod
     def _saver(self) -> Any:
         """A context manager around the saver."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,11 @@ class ExportSource:
 
     name: str
     paths: tuple[Path, ...]
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """Nothing: it is read whole."""
+        return {}
 
     def read(self, report: SourceReport, known: Container[str]) -> Iterator[Found]:
         """See `Source.read`.

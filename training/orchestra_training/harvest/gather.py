@@ -73,7 +73,13 @@ def harvest(
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise ConfigError(f"sources = {names}; expected each once")
-    options = {"sources": names, "test_share": test_share, "redact": None if redact is None else _name(redact)}
+    options = {
+        "sources": names,
+        "asked": {source.name: dict(source.asked) for source in sources if source.asked},
+        "test_share": test_share,
+        "redact": None if redact is None else _name(redact),
+        "catalogs": _digest(catalogs),
+    }
     to.mkdir(parents=True, exist_ok=True)
     with _only_one(to):
         _begin(to / REPORT, options)
@@ -188,6 +194,11 @@ class _Gathering:
 
 def _name(redact: Redact) -> str:
     return f"{getattr(redact, '__module__', '')}:{getattr(redact, '__qualname__', type(redact).__qualname__)}"
+
+
+def _digest(catalogs: Mapping[str, Catalog]) -> str | None:
+    """One hash of all catalogs: where they are drawn there is one a run."""
+    return hashlib.sha256(" ".join(sorted(catalogs)).encode()).hexdigest() if catalogs else None
 
 
 def _begin(path: Path, options: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -67,6 +67,11 @@ class LangSmithSource:
     def name(self) -> str:
         """As the command line names it."""
         return f"langsmith:{self.project}"
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """Filter, dates and feedback, as far as they are given."""
+        return {name: str(value) for name, value in asdict(self.wanted).items() if value is not None}
 
     def read(self, report: SourceReport, known: Container[str]) -> Iterator[Found]:
         """See `Source.read`.

@@ -5,7 +5,7 @@ Runs that have not ended are in the spool beside the log: they are counted and l
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class LogSource:
     def name(self) -> str:
         """The path as it was given."""
         return str(self.path)
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """Nothing: it is read whole."""
+        return {}
 
     def read(self, report: SourceReport, known: Container[str]) -> Iterator[Found]:
         """See `Source.read`.

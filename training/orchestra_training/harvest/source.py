@@ -6,7 +6,7 @@ Every source is streamed: it holds one run at a time, and beside it no more than
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -80,6 +80,10 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Tells it from others, in reports and in what is written."""
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """What decides beside its name which runs it gives, and who judges them."""
 
     def read(self, report: SourceReport, known: Container[str]) -> Iterator[Found]:
         """Give each run once.

@@ -13,7 +13,8 @@ _PRECISION: Final = 1e-9
 def difference(found: Any, expected: Any, place: str = "") -> str | None:
     """The first place where two JSON values differ, in words, or None.
 
-    Lists and tuples are alike, and so are 1 and 1.0, but not 1 and true.
+    Lists and tuples are alike, and so are 1 and 1.0, but not 1 and true. NaN is like itself: it stands where a value is
+    missing.
 
     >>> difference({"a": [1, 2]}, {"a": [1, 3]})
     'a/1 = 2; expected 3'
@@ -49,7 +50,7 @@ def _same(found: Any, expected: Any) -> bool:
     if isinstance(found, bool) or isinstance(expected, bool):
         return found is expected
     if isinstance(found, int | float) and isinstance(expected, int | float):
-        return found == expected or _near(found, expected)
+        return found == expected or _near(found, expected) or (found != found and expected != expected)
     return type(found) is type(expected) and bool(found == expected)
 
 
