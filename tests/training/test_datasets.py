@@ -169,7 +169,7 @@ def test_replay_keeps_what_proportional_rewards_tell_apart(tmp_path: Path) -> No
 
 
 def test_folders_of_the_same_name_are_told_apart_by_their_templates(tmp_path: Path) -> None:
-    tiny, qwen = ({"tokenizer": f"runs/{name}/model", "template_hash": name} for name in ("tiny", "qwen"))
+    tiny, qwen = (dict[str, Any](tokenizer=f"runs/{name}/model", template_hash=name) for name in ("tiny", "qwen"))
     runs = [logged("a", "sm", **tiny), logged("b", "sm", task="t2", **qwen), logged("c", "sm", task="t3", **tiny)]
     rows, facts = made(tmp_path, "sft", *runs)
     assert [row["run_id"] for row in rows] == ["a", "c"]
