@@ -70,8 +70,17 @@ class Context:
     budget: dict[str, Any]
 
 
+@dataclass(slots=True)
+class SlottedContext:
+    """One whose objects have no `__dict__`."""
+
+    budget: dict[str, Any]
+
+
 @both
-@pytest.mark.parametrize("given", [Context("u", {"turns": 1}), {"user": "u", "budget": {"turns": 1}}])
+@pytest.mark.parametrize(
+    "given", [Context("u", {"turns": 1}), SlottedContext({"turns": 1}), {"user": "u", "budget": {"turns": 1}}]
+)
 def test_a_run_is_given_its_budget_by_the_agents_context(given: Any, mode: Mode) -> None:
     bench = Bench("large", steps=1)
     state = run(bench.agent(), mode, context=given)

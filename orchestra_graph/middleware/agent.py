@@ -227,5 +227,6 @@ def _run_of(state: Any) -> RunHeader:
 
 def _given(context: Any) -> dict[str, Any]:
     """What the agent's context, a mapping or an object of the user's own, says of the run."""
-    named = context if isinstance(context, Mapping) else vars(context) if hasattr(context, "__dict__") else {}
-    return {key: named[key] for key in OrchestratorContext.__annotations__ if named.get(key) is not None}
+    keys = OrchestratorContext.__annotations__
+    named = context if isinstance(context, Mapping) else {key: getattr(context, key, None) for key in keys}
+    return {key: named[key] for key in keys if named.get(key) is not None}
