@@ -115,7 +115,7 @@ def test_a_coroutine_on_its_loop_that_waits_for_it_is_told_instead_of_hanging(in
     async def call_from_a_loop() -> None:
         portal.run(call())
 
-    with pytest.raises(ConfigError, match="await graph.ainvoke"):
+    with pytest.raises(ConfigError, match="would wait for itself"):
         asyncio.run(call_from_a_loop()) if in_thread else portal.run(call())
     portal.close()
 
