@@ -22,7 +22,7 @@ from langchain.agents.middleware import (
 )
 from langchain.agents.middleware.types import OmitFromInput, PrivateStateAttr
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AnyMessage, ToolMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
@@ -47,8 +47,7 @@ from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.routers import ProgramRouter, Rules
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.state import OrchestratorContext, RunHeader
-from orchestra_graph.text import clean
+from orchestra_graph.state import OrchestratorContext, RunHeader, agent_answer
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import StoppedBy, Turn, merge_turns
 
@@ -148,7 +147,17 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         """Close the books of the run, if one began: a middleware before this one may have ended the agent at once."""
         if state.get("run") is None or state.get("ledger") is not None:
             return {"run": None, "turns": Overwrite({}), "ledger": None, "stopped_by": None}
-        parts, run, messages = self._parts, _run_of(state), state["messages"]
+        ended = self._closed(state, state["messages"])
+        self._parts.runs.pop(ended["run"]["id"], None)
+        return ended
+
+    async def aafter_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
+        """See `after_agent`."""
+        return self.after_agent(state, runtime)
+
+    def _closed(self, state: OrchestraState, messages: list[AnyMessage]) -> dict[str, Any]:
+        """Close the books of a run that ends with these messages; returns the writes that say so."""
+        parts, run = self._parts, _run_of(state)
         completed = settled(parts, run, state["turns"], messages)
         turns = {**state["turns"], **completed}
         watch, graph = watch_here()
@@ -156,14 +165,10 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         charges = parts.charges_of(watch.claim(graph), last["id"], run)
         if charges:
             turns[last["id"]] = completed[last["id"]] = with_charges(last, charges)
-        answer = clean(messages[-1].text)
+        answer = agent_answer(messages)
         ended = finish(parts.engine, state_of(run, turns, messages), turns, answer, state.get("stopped_by") or "answer")
-        parts.runs.pop(run["id"], None)
-        return {"turns": completed, "ledger": ended["ledger"], "stopped_by": ended["stopped_by"]}
-
-    async def aafter_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
-        """See `after_agent`."""
-        return self.after_agent(state, runtime)
+        header = {**run, "answer": answer}
+        return {"run": header, "turns": completed, "ledger": ended["ledger"], "stopped_by": ended["stopped_by"]}
 
     # Its steps.
 
@@ -203,7 +208,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
                 return step.refused()
             with step:
                 step.returned = handler(step.request)
-            return step.result()
+            return self._after_tool(step, request.state)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -215,7 +220,15 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
                 return step.refused()
             with step:
                 step.returned = await handler(step.request)
-            return step.result()
+            return self._after_tool(step, request.state)
+
+    def _after_tool(self, step: ToolStep, state: Any) -> ToolMessage | Command[Any]:
+        """What the tool returned; where it hands over to another agent, this one never comes to its end."""
+        result = step.result()
+        if step.hands_over and step.message is not None:
+            # What the run has paid stays known: another tool of the same message may hand over as well.
+            self._closed(state, [*state["messages"], step.message])
+        return result
 
 
 def _run_of(state: Any) -> RunHeader:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from orchestra_graph.ledger import LedgerTotals, totals
 from orchestra_graph.protocols.base import AGENT_STEP
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.spans import is_cut
-from orchestra_graph.state import header_of
+from orchestra_graph.state import agent_answer, header_of
 from orchestra_graph.turns import Turn
 
 
@@ -210,10 +210,15 @@ def _answer(outputs: Mapping[str, Any], last: Turn | None) -> str | None:
     if isinstance(outputs.get("answer"), str):
         return str(outputs["answer"])
     if _has_turns(outputs):
-        said = (outputs.get("messages") or [{}])[-1]
-        return AIMessage(said["content"]).text if said.get("type") == "ai" else None
+        return agent_answer([_message(said) for said in outputs.get("messages") or ()])
     outcomes = () if last is None else last["outcomes"].values()
     return next((outcome["answer"] for outcome in outcomes if "answer" in outcome), None)
+
+
+def _message(said: Mapping[str, Any]) -> BaseMessage:
+    """A message of an agent's output; of a person's only that it is one."""
+    kind = {"ai": AIMessage, "tool": ToolMessage}.get(said.get("type", ""))
+    return HumanMessage("") if kind is None else kind.model_validate(said)
 
 
 def _turns(run_id: str, parts: _Parts) -> dict[str, Turn]:
