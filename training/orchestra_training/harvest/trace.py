@@ -140,7 +140,8 @@ def _with_nested(
 def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> Trajectory | Unusable:
     graph = parts.graph
     if graph is None or "question" not in graph.metadata:
-        return Unusable(run_id, "incomplete", "the graph's own run, which says what was asked, is not in the trace")
+        reason = "the graph's own run, which says what was asked, is not in the trace, or its client hides inputs"
+        return Unusable(run_id, "incomplete", reason)
     if graph.metadata.get("protocol") == AGENT_STEP:
         return Unusable(run_id, "agent_not_ended", "an agent that failed, waits or goes on; fix: harvest its run log")
     if graph.end_time is None:
