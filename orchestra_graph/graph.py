@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.cache.base import BaseCache
+from langgraph.constants import TAG_NOSTREAM
 from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.approval import Approval, Approve
@@ -125,8 +126,13 @@ def make_engine(
     cache: BaseCache[Any] | None = None,
     approve: Approve | None = None,
     max_depth: int = MAX_DEPTH,
+    is_heard: bool = True,
 ) -> Engine:
     """The parts of a run, checked to fit together; the arguments are those of `create_orchestrator`.
+
+    Args:
+        is_heard: Whether `stream_mode="messages"` has the words of router and fallback: in a graph of somebody else's
+            they would stand among those that its users are shown.
 
     Raises:
         ConfigError: Something does not fit together; the text names it and the fix.
@@ -154,6 +160,8 @@ def make_engine(
     if isinstance(router, ProgramRouter):
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
+    if not is_heard:
+        router, decider = _unheard(router), None if decider is None else _unheard(decider)
     complete = _complete(catalog, tools, router, answers=protocol.answers)
     protocol.check(complete)
     engine = Engine(
@@ -272,3 +280,7 @@ def _check(engine: Engine) -> None:
             + (", ".join(spec.name for spec in closers(engine.catalog, None)) or "the catalog has none")
         )
     engine.preferences.apply(engine.catalog)
+
+
+def _unheard(model: BaseChatModel) -> BaseChatModel:
+    return model.model_copy(update={"tags": [*(model.tags or ()), TAG_NOSTREAM]})

@@ -34,7 +34,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import make_engine
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.lifecycle import begin, finish
-from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog, unheard
+from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog
 from orchestra_graph.middleware.model_step import ModelStep
 from orchestra_graph.middleware.parts import Parts, state_of
 from orchestra_graph.middleware.settle import bare_turn, settled, with_charges
@@ -45,7 +45,7 @@ from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.protocols.conversation import ConversationProtocol
-from orchestra_graph.routers import ProgramRouter, Rules
+from orchestra_graph.routers import ProgramRouter
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import OrchestratorContext, RunHeader, agent_answer
 from orchestra_graph.tools.expert import Expert
@@ -117,7 +117,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         seated = seated_experts(experts)
         lines, prices = split_catalog(catalog, seated)
         engine = make_engine(
-            unheard(router),
+            router,
             seated,
             catalog=lines,
             preferences=preferences,
@@ -126,8 +126,9 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             constraint=constraint,
             run_log=run_log,
             closing=closing,
-            fallback=unheard(Rules()) if fallback == "rules" else fallback,
+            fallback=fallback,
             max_malformed=max_malformed,
+            is_heard=False,
         )
         models = {name: expert.model for name, expert in seated.items()}
         self._parts = Parts(engine, Portal(), models, prices, is_program=isinstance(router, ProgramRouter))
