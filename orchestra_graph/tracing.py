@@ -10,9 +10,9 @@ what LangSmith would compute from its prices; what a call costs beside its reque
 
 Long texts are cut, what looks like a key is hidden in errors, and the state of the graph, which holds every document
 so far, is not sent along with each step. Where the LangSmith client has `hide_inputs` (or `LANGSMITH_HIDE_INPUTS`),
-neither question nor task is in the metadata; where it has `hide_outputs`, no reason of a decision. A trace
-without the question cannot be harvested. Left out: what a user's own nodes and tools put into their runs; use `hide_inputs`, `hide_outputs`
-or `anonymizer` for these.
+neither question nor task is in the metadata; where it has `hide_outputs`, no reason of a decision. A trace without the
+question cannot be harvested. Left out: what a user's own nodes and tools put into their runs; use `hide_inputs`,
+`hide_outputs` or `anonymizer` for these.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def _name_graph(tree: RunTree, run: Mapping[str, Any], names: Mapping[str, str])
     graph = graph_of(tree)
     if graph is not None and graph.metadata.get("run") != run["id"]:
         asked = {"question": shortened(run["question"]), "task": run.get("task", {})}
-        about = {"started": run["started"], **({} if _hides(graph, "inputs") else asked)}
+        about = {key: run[key] for key in ("started", "parent") if key in run}
+        about |= {} if _hides(graph, "inputs") else asked
         annotate(graph, {**_whose(run, names), **about}, [f"{key}:{name}" for key, name in names.items()])
     return graph
 

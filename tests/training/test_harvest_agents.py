@@ -179,9 +179,35 @@ def test_an_agent_in_a_call_is_in_the_run_around_it_or_counted(
     (mine,), (theirs,) = found.runs.values(), live.runs.values()
     assert (mine.turns, mine.parent, mine.answer) == (theirs.turns, theirs.parent, theirs.answer)
 
+    # Traces of earlier releases do not state the call.
+    stated = {each["extra"]["metadata"].pop("parent", None) for each in recorder.runs.values()}
+    assert stated == {None, mine.parent}
+    [found], _ = read(source(recorder, interface))
+    assert found.runs.keys() == {mine.run_id}
+
     for each in recorder.runs.values():
         if (each.get("outputs") or {}).get("turns") and each["extra"]["metadata"].get("run") == mine.run_id:
             each["outputs"]["turns"].popitem()
     [found], report = read(source(recorder, interface))
     assert (found.totals, found.runs) == (live.totals, {})
     assert report.skipped == {"earlier_parts": 1}
+
+
+def test_an_agent_in_an_agents_tool_is_in_the_run_around_it(
+    recorder: Recorder, interface: Interface, tmp_path: Path
+) -> None:
+    inner = Bench("small").agent()
+
+    @tool
+    def search(query: str) -> str:
+        """Ask another agent."""
+        return str(inner.invoke({"messages": [("user", query)]})["messages"][-1].text)
+
+    log = RunLog(tmp_path / "runs.jsonl")
+    agent = Bench("large", steps=1).agent(run_log=log, build={"tools": [search]})
+    state = traced(recorder, lambda: run(agent, "sync"))
+    [found], _ = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    (mine,), (theirs,) = found.runs.values(), live.runs.values()
+    assert (mine.run_id, mine.parent, mine.totals) == (theirs.run_id, theirs.parent, theirs.totals)
+    assert found.totals == state["ledger"]

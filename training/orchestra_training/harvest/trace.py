@@ -115,7 +115,16 @@ def _sorted_out(runs: Iterable[TraceRun]) -> dict[str, _Parts]:
 
 
 def _call_around(run_id: str, parts: Mapping[str, _Parts]) -> tuple[str, str] | None:
-    """The innermost call of another run that a run is in: that run's id, and the call's."""
+    """The innermost call of another run that a run is in: that run's id, and the call's.
+
+    A run states its call; those of earlier releases are known by their place, save in the tools of an agent, which have
+    no runs of ours.
+    """
+    graph = parts[run_id].graph
+    stated = None if graph is None else graph.metadata.get("parent")
+    for other in parts if isinstance(stated, str) else ():
+        if other != run_id and stated.startswith(f"{other[:8]}-"):
+            return other, stated
     place = parts[run_id].place
     around = [
         (len(call.dotted_order), other, call_id)
