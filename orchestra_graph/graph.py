@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.cache.base import BaseCache
-from langgraph.constants import TAG_NOSTREAM
 from langgraph.graph import END, START, StateGraph
 
 from orchestra_graph.approval import Approval, Approve
@@ -160,8 +159,6 @@ def make_engine(
     if isinstance(router, ProgramRouter):
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
-    if not is_heard:
-        router, decider = _unheard(router), None if decider is None else _unheard(decider)
     complete = _complete(catalog, tools, router, answers=protocol.answers)
     protocol.check(complete)
     engine = Engine(
@@ -180,6 +177,7 @@ def make_engine(
         run_log=run_log,
         cache=cache,
         max_depth=max_depth,
+        is_heard=is_heard,
     )
     _check(engine)
     return engine
@@ -280,7 +278,3 @@ def _check(engine: Engine) -> None:
             + (", ".join(spec.name for spec in closers(engine.catalog, None)) or "the catalog has none")
         )
     engine.preferences.apply(engine.catalog)
-
-
-def _unheard(model: BaseChatModel) -> BaseChatModel:
-    return model.model_copy(update={"tags": [*(model.tags or ()), TAG_NOSTREAM]})

@@ -67,9 +67,8 @@ class _Scripted(BaseChatModel):
         self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools, as a served model would; they are kept in `tools`."""
-        bound = [convert_to_openai_tool(tool) for tool in tools]
-        self.tools[:] = bound  # in place: a graph may ask a copy of the model
-        return self.bind(tools=bound, **kwargs)
+        self.tools = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=self.tools, **kwargs)
 
     def _generate(
         self,

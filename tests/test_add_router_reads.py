@@ -90,6 +90,7 @@ def test_what_the_router_says_is_not_streamed_among_the_graphs_messages() -> Non
     graph = add_router(graph_of(search, answer), router, ["search", TERMINAL], max_malformed=2).compile()
     heard = [message.text for message, _ in graph.stream(QUESTION, stream_mode="messages")]
     assert heard == ["found 42", "It is 42."]
+    assert router.tools  # it is asked itself, not a copy of it
     router = script("search", ("final_answer", {"answer": "It is 42."}))
     graph = add_router(graph_of(search), router, ["search"]).compile()
     heard = [message.text for message, _ in graph.stream(QUESTION, stream_mode="messages")]

@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware, hook_config
@@ -20,7 +20,7 @@ from langgraph.types import Command
 
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.testing import ScriptedRouter
-from tests.agents import SEARCH, Bench, Mode, both, cost, decisions, ledger_of, run, said
+from tests.agents import SEARCH, Bench, Mode, Model, both, cost, decisions, ledger_of, run, said
 from tests.runs import read
 
 
@@ -197,7 +197,8 @@ def test_an_agent_that_hands_over_closes_its_books(update: str, answer: str, mod
 @both
 def test_of_two_tools_that_hand_over_both_are_charged(mode: Mode, tmp_path: Path) -> None:
     log, bench = RunLog(tmp_path / "runs.jsonl"), Bench("small")
-    bench.models["small"] = ScriptedRouter([[("search", {"query": "a"}), ("search", {"query": "b"})]])
+    twice = ScriptedRouter([[("search", {"query": "a"}), ("search", {"query": "b"})]])
+    bench.models["small"] = cast("Model", twice)
     run(swarm(bench, UPDATES["none"], log), mode)
     [logged], _ = read(log.path)
     assert logged.totals is not None

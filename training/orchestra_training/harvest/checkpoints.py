@@ -125,7 +125,7 @@ def _answer(run: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
 
     An agent's channel `answer` is the user's own.
     """
-    told = run.get("answer", parts["answer"])
+    told: str | None = run.get("answer", parts["answer"])
     if told is None and isinstance(parts["messages"], list):
         told = agent_answer(parts["messages"])
         return None if told == NO_ANSWER else told

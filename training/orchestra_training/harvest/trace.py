@@ -122,9 +122,10 @@ def _call_around(run_id: str, parts: Mapping[str, _Parts]) -> tuple[str, str] | 
     """
     graph = parts[run_id].graph
     stated = None if graph is None else graph.metadata.get("parent")
-    for other in parts if isinstance(stated, str) else ():
-        if other != run_id and stated.startswith(f"{other[:8]}-"):
-            return other, stated
+    if isinstance(stated, str):
+        for other in parts:
+            if other != run_id and stated.startswith(f"{other[:8]}-"):
+                return other, stated
     place = parts[run_id].place
     around = [
         (len(call.dotted_order), other, call_id)
@@ -227,8 +228,10 @@ def _answer(outputs: Mapping[str, Any], last: Turn | None) -> str | None:
 
 def _message(said: Mapping[str, Any]) -> BaseMessage:
     """A message of an agent's output; of a person's only that it is one."""
-    kind = {"ai": AIMessage, "tool": ToolMessage}.get(said.get("type", ""))
-    return HumanMessage("") if kind is None else kind.model_validate(said)
+    kind = said.get("type")
+    if kind == "ai":
+        return AIMessage.model_validate(said)
+    return ToolMessage.model_validate(said) if kind == "tool" else HumanMessage("")
 
 
 def _turns(run_id: str, parts: _Parts) -> dict[str, Turn]:
