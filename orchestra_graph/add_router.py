@@ -131,6 +131,7 @@ def add_router(
         closing=closing,
         fallback=fallback,
         max_malformed=max_malformed,
+        is_heard=False,
     )
     entries = [after] if isinstance(after, str) else list(after)
     _check(builder, engine, name, entries)

@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableBinding
 from langgraph.cache.base import BaseCache
+from langgraph.constants import TAG_NOSTREAM
 
 from orchestra_graph.approval import Approval
 from orchestra_graph.attempts import Ask, ChatModel
@@ -99,6 +100,8 @@ class Engine:
     cache: BaseCache[Any] | None
     max_depth: int = MAX_DEPTH
     """Orchestrators that may be inside each other, this one among them."""
+    is_heard: bool = True
+    """Whether `stream_mode="messages"` has what router and fallback say."""
     fallback_protocol: Protocol = field(default_factory=ConversationProtocol)
     started: Started = field(default_factory=Started)
     """Runs that began in this process; the journal of any other is read."""
@@ -147,14 +150,18 @@ class Engine:
         return kept[0]
 
     def _asking(self, functions: list[dict[str, Any]], constraint: str | None, fallback: bool) -> Ask:
+        # By the request, not by a copy of the model: the user may go on changing it, as a training changes its version.
+        options: dict[str, Any] = {} if self.is_heard else {"config": {"tags": [TAG_NOSTREAM]}}
         if fallback and self.fallback is not None:
-            return _unwrapped(self.fallback.bind_tools(functions)) if functions else self.fallback.ainvoke
+            if not functions:
+                return partial(self.fallback.ainvoke, **options)
+            return _unwrapped(self.fallback.bind_tools(functions), options)
         parameters = dict(self.protocol.sampling)
         if constraint is not None:
             parameters["tool_choice"] = constraint
         if not functions:
-            return partial(self.router.ainvoke, **parameters)
-        return _unwrapped(self.router.bind_tools(functions, **parameters))
+            return partial(self.router.ainvoke, **parameters, **options)
+        return _unwrapped(self.router.bind_tools(functions, **parameters), options)
 
     def constraint_of(self, run: RunHeader) -> Constraint | None:
         """How the router's replies are constrained in a run.
@@ -300,8 +307,8 @@ class _RunJournal:
         return self._earlier.get(call_id, {})
 
 
-def _unwrapped(bound: ChatModel) -> Ask:
-    """The call behind a plain binding of arguments to a chat model.
+def _unwrapped(bound: ChatModel, options: Mapping[str, Any]) -> Ask:
+    """The call, with these options, behind a plain binding of arguments to a chat model.
 
     The binding would merge an empty config at every call, and the model look through a list of messages for what is
     none; the messages of a view are.
@@ -313,9 +320,9 @@ def _unwrapped(bound: ChatModel) -> Ask:
         and isinstance(model := bound.bound, BaseChatModel)
         and type(model).ainvoke is BaseChatModel.ainvoke
     ):
-        asked, arguments = model.ainvoke, bound.kwargs
+        asked, arguments = model.ainvoke, {**bound.kwargs, **options}
         return lambda messages: asked(ChatPromptValue.model_construct(messages=messages), **arguments)
-    return bound.ainvoke
+    return partial(bound.ainvoke, **options)
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> None:

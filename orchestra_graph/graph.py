@@ -125,8 +125,13 @@ def make_engine(
     cache: BaseCache[Any] | None = None,
     approve: Approve | None = None,
     max_depth: int = MAX_DEPTH,
+    is_heard: bool = True,
 ) -> Engine:
     """The parts of a run, checked to fit together; the arguments are those of `create_orchestrator`.
+
+    Args:
+        is_heard: Whether `stream_mode="messages"` has the words of router and fallback: in a graph of somebody else's
+            they would stand among those that its users are shown.
 
     Raises:
         ConfigError: Something does not fit together; the text names it and the fix.
@@ -172,6 +177,7 @@ def make_engine(
         run_log=run_log,
         cache=cache,
         max_depth=max_depth,
+        is_heard=is_heard,
     )
     _check(engine)
     return engine

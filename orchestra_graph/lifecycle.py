@@ -31,6 +31,7 @@ from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.progress import tell_decision, tell_outcome
+from orchestra_graph.state import NO_ANSWER as NO_ANSWER
 from orchestra_graph.state import (
     About,
     CallTask,
@@ -44,8 +45,6 @@ from orchestra_graph.text import clean, cut
 from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
-
-NO_ANSWER: Final = "No answer: the run ended before one was found."
 
 MOST_CLOSERS: Final = 2
 """Tools that are asked to close a run, the second one when the first brought no answer."""

@@ -15,6 +15,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from orchestra_graph.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -33,14 +35,25 @@ class Portal:
         """Another one has called meanwhile and waits for a task on it."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the caller's context and wait for its result; an interrupt of the caller cancels it."""
+        """Run a coroutine in the caller's context and wait for its result; an interrupt of the caller cancels it.
+
+        Raises:
+            ConfigError: The caller is a coroutine on this very loop, which would wait for itself.
+        """
+        running = asyncio._get_running_loop()
+        if running is not None and running is self._loop:
+            coroutine.close()
+            raise ConfigError(
+                "an async tool or node calls the graph that it is a part of with invoke or stream, and would wait for "
+                "itself; expected an async call; fix: await graph.ainvoke(...)"
+            )
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # It holds the loop: a garbage collector that finds loop and portal may finalize the loop's parts first.
                 self._finalizer = weakref.finalize(self, _end, self._loop, self._threads)
             loop = self._loop
-            here = not self._threads and not self._is_busy and asyncio._get_running_loop() is None
+            here = not self._threads and not self._is_busy and running is None
             if here:
                 self._is_busy = True
             elif self._is_busy:

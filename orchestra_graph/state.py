@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, NotRequired
 
-from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -13,7 +14,13 @@ from typing_extensions import TypedDict
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.preferences import Budget, Preferences
+from orchestra_graph.text import clean
 from orchestra_graph.turns import Call, Purpose, StoppedBy, Turn, merge_turns
+
+NO_ANSWER: Final = "No answer: the run ended before one was found."
+
+STAMP: Final = "orchestra_graph"
+"""Key of a tool message's response metadata that holds what the call cost, so that it is written with its result."""
 
 
 class About(BaseModel):
@@ -69,6 +76,8 @@ class RunHeader(TypedDict):
     """What the context says of the task: fields of `About`, and others."""
     parent: NotRequired[str]
     """The call of another run in which this one runs."""
+    answer: NotRequired[str]
+    """Of an agent that has ended: its messages go on with the next question."""
     traced: NotRequired[bool]
     """Tracing was on: nodes then record what `tracing.POLICY` leaves of their inputs."""
 
@@ -158,3 +167,18 @@ def answer_of(turn: Turn, terminals: Collection[str]) -> str | None:
 def is_malformed(turn: Turn) -> bool:
     """Whether the reply held nothing that could be executed."""
     return not turn["decision"]["calls"]
+
+
+def agent_answer(messages: Sequence[BaseMessage]) -> str:
+    """The answer of an agent that has ended with these messages: what was said last, unless a person said it.
+
+    A tool may have said it, whose result ends the run. What comes of no tool is the confirmation of an answer in a form
+    of its own, which stands in the arguments of the call: they are the answer, as JSON.
+    """
+    last = messages[-1] if messages else None
+    if isinstance(last, ToolMessage):
+        is_form = STAMP not in last.response_metadata and last.status != "error"
+        asked = [call for message in messages if isinstance(message, AIMessage) for call in message.tool_calls]
+        args = next((call["args"] for call in reversed(asked) if call["id"] == last.tool_call_id), None)
+        return json.dumps(args, ensure_ascii=False) if is_form and args is not None else clean(last.text)
+    return clean(last.text) if isinstance(last, AIMessage) else NO_ANSWER

@@ -9,8 +9,10 @@ what LangSmith would compute from its prices; what a call costs beside its reque
 `fee` in it where it made requests. Their sum is the ledger's.
 
 Long texts are cut, what looks like a key is hidden in errors, and the state of the graph, which holds every document
-so far, is not sent along with each step. Left out: what a user's own nodes and tools put into their runs; use the
-LangSmith client's `hide_inputs`, `hide_outputs` or `anonymizer` for these.
+so far, is not sent along with each step. Where the LangSmith client has `hide_inputs` (or `LANGSMITH_HIDE_INPUTS`),
+neither question nor task is in the metadata; where it has `hide_outputs`, no reason of a decision. A trace without the
+question cannot be harvested. Left out: what a user's own nodes and tools put into their runs; use `hide_inputs`,
+`hide_outputs` or `anonymizer` for these.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from langgraph.types import TracePolicy
 from langsmith.run_helpers import get_current_run_tree, tracing_context
@@ -26,7 +28,7 @@ from langsmith.run_trees import RunTree
 from langsmith.utils import tracing_is_enabled
 
 from orchestra_graph.spans import Span, annotate, current, figures, graph_of, shortened
-from orchestra_graph.turns import Charge, Outcome, Turn
+from orchestra_graph.turns import Charge, Decision, Outcome, Turn
 
 
 @contextmanager
@@ -76,8 +78,7 @@ def decided(run: Mapping[str, Any], turn: Turn, left: Mapping[str, Any], **names
     about = {
         "turn": turn["index"],
         "decided_by": decision["by"],
-        "decision_reason": shortened(decision["reason"]),
-        **({"repaired": shortened(decision["repaired"])} if decision.get("repaired") else {}),
+        **({} if _hides(tree, "outputs") else _reasons(decision)),
         "budget_left": {key: None if math.isinf(value) else value for key, value in left.items()},
         **figures(turn["charges"].values()),
         "charges": _without_errors(turn["charges"]),
@@ -150,9 +151,25 @@ def _name_graph(tree: RunTree, run: Mapping[str, Any], names: Mapping[str, str])
     """The run of the graph that a run is a step of, which says from now on what it was asked."""
     graph = graph_of(tree)
     if graph is not None and graph.metadata.get("run") != run["id"]:
-        asked = {"question": shortened(run["question"]), "task": run.get("task", {}), "started": run["started"]}
-        annotate(graph, {**_whose(run, names), **asked}, [f"{key}:{name}" for key, name in names.items()])
+        asked = {"question": shortened(run["question"]), "task": run.get("task", {})}
+        about = {key: run[key] for key in ("started", "parent") if key in run}
+        about |= {} if _hides(graph, "inputs") else asked
+        annotate(graph, {**_whose(run, names), **about}, [f"{key}:{name}" for key, name in names.items()])
     return graph
+
+
+def _reasons(decision: Decision) -> dict[str, Any]:
+    """What the router has said, which its run shows as its output, too."""
+    repaired = decision.get("repaired")
+    return {
+        "decision_reason": shortened(decision["reason"]),
+        **({"repaired": shortened(repaired)} if repaired else {}),
+    }
+
+
+def _hides(tree: RunTree, part: Literal["inputs", "outputs"]) -> bool:
+    """Whether the client leaves these out of all runs; what a function of the user's leaves is for it to say."""
+    return bool(getattr(tree.client, f"_hide_{part}", False))
 
 
 def _without_errors(charges: Mapping[str, Charge]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import threading
 from typing import Annotated, Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain.tools import ToolRuntime
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, ToolException, tool
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import InjectedState, InjectedStore
+from langgraph.types import Command
 
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import create_orchestrator
@@ -76,6 +79,44 @@ async def test_a_tool_knows_its_call_and_its_config() -> None:
 
     assert list(as_tool(who).spec.parameters["properties"]) == ["x"]
     assert (await call(who, x="a")).content == "a c-1 True"
+
+
+@tool
+def reads_runtime(x: str, runtime: ToolRuntime) -> str:
+    """Reads the runtime."""
+    return x
+
+
+@tool
+def reads_state(x: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
+    """Reads the state."""
+    return x
+
+
+@tool
+def reads_store(x: str, kept: Annotated[Any, InjectedStore()], state: Annotated[Any, InjectedState] = None) -> str:
+    """Reads the store."""
+    return x
+
+
+@pytest.mark.parametrize(
+    ("value", "argument"), [(reads_runtime, "runtime"), (reads_state, "state"), (reads_store, "kept")]
+)
+def test_arguments_that_only_an_agent_injects_are_refused(value: BaseTool, argument: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{value.name}' needs {argument}, which an agent injects.*fix: "):
+        create_orchestrator(ScriptedRouter([]), [value])
+
+
+async def test_a_command_is_the_message_in_it() -> None:
+    @tool
+    def remember(x: str, id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
+        """Writes into a state."""
+        messages = [ToolMessage(f"remembered {x}", tool_call_id=id)] if x != "nothing" else []
+        return Command(update={"messages": messages, "memory": x})
+
+    assert (await call(remember, x="a")).content == "remembered a"
+    with pytest.raises(ToolError, match=r"remember returned Command.* holds no result"):
+        await call(remember, x="nothing")
 
 
 async def test_artifacts_come_along() -> None:

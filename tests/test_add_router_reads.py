@@ -84,6 +84,19 @@ def test_the_router_answers_by_itself_where_no_destination_is_terminal() -> None
     assert graph.get_state(CONFIG).values["orchestra_answer"] == "It is 42."
 
 
+def test_what_the_router_says_is_not_streamed_among_the_graphs_messages() -> None:
+    thought = AIMessage("I look it up.", tool_calls=[{"name": "search", "args": {}, "id": "1"}])
+    router = script(thought, "no call", "no call")
+    graph = add_router(graph_of(search, answer), router, ["search", TERMINAL], max_malformed=2).compile()
+    heard = [message.text for message, _ in graph.stream(QUESTION, stream_mode="messages")]
+    assert heard == ["found 42", "It is 42."]
+    assert router.tools  # it is asked itself, not a copy of it
+    router = script("search", ("final_answer", {"answer": "It is 42."}))
+    graph = add_router(graph_of(search), router, ["search"]).compile()
+    heard = [message.text for message, _ in graph.stream(QUESTION, stream_mode="messages")]
+    assert heard == ["found 42", "It is 42."]
+
+
 def test_one_node_runs_at_a_time() -> None:
     router = script([("search", {}), ("look", {}), ("search", {})], "answer")
     builder = graph_of(search, answer)

@@ -18,8 +18,8 @@ REPOSITORY = PACKAGE.parent
 LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "text", "toml_lines", "portal", "turns", "redact", "served"),
-    ("spans", "captures", "modules"),
+    ("errors", "text", "toml_lines", "turns", "redact", "served"),
+    ("spans", "captures", "modules", "portal"),
     ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
     ("prices", "preferences"),
     ("catalog_file", "charging", "ledger", "wish"),

@@ -307,6 +307,24 @@ def test_a_second_question_on_a_thread_does_not_send_the_first_ones_documents() 
     assert "MIDDLE" not in recorder.text
 
 
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [({"hide_inputs": True}, ["REASON"]), ({"hide_outputs": lambda outputs: {}}, ["QUESTION", "TASK"])],
+)
+def test_what_the_client_hides_is_not_in_the_metadata_either(options: dict[str, Any], sent: list[str]) -> None:
+    reply = AIMessage("REASON", tool_calls=[{"name": "search", "args": {"query": "x"}, "id": "1"}])
+    graph = create_orchestrator(ScriptedRouter([reply, ("final_answer", {"answer": "42"})]), [search]).compile()
+    with served() as recorder:
+        client = langsmith.Client(api_url=recorder.url, api_key=KEY, **options)
+        tracer = LangChainTracer(client=client, project_name="test")
+        graph.invoke(question("QUESTION"), {"callbacks": [tracer]}, context={"task": {"id": "TASK"}})
+        client.flush()
+        client.close()
+    told = json.dumps([metadata(run) for run in recorder.runs.values()])
+    assert [word for word in ("QUESTION", "TASK", "REASON") if word in told] == sent
+    assert metadata(recorder.root)["stopped_by"] == "answer"
+
+
 def test_a_tracer_that_is_handed_over() -> None:
     tools = [Plain("reader", DOCUMENT), Expert(ScriptedExpert(ANSWER), name="answer", price=TOKENS)]
     script: list[Scripted] = [("reader", {}), ("answer", {})]

@@ -7,15 +7,20 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware, hook_config
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain.tools import ToolRuntime
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
 
 from orchestra_graph.runlog.log import RunLog
-from tests.agents import SEARCH, Bench, Mode, both, cost, decisions, ledger_of, run, said
+from orchestra_graph.testing import ScriptedRouter
+from tests.agents import SEARCH, Bench, Mode, Model, both, cost, decisions, ledger_of, run, said
 from tests.runs import read
 
 
@@ -70,8 +75,17 @@ class Context:
     budget: dict[str, Any]
 
 
+@dataclass(slots=True)
+class SlottedContext:
+    """One whose objects have no `__dict__`."""
+
+    budget: dict[str, Any]
+
+
 @both
-@pytest.mark.parametrize("given", [Context("u", {"turns": 1}), {"user": "u", "budget": {"turns": 1}}])
+@pytest.mark.parametrize(
+    "given", [Context("u", {"turns": 1}), SlottedContext({"turns": 1}), {"user": "u", "budget": {"turns": 1}}]
+)
 def test_a_run_is_given_its_budget_by_the_agents_context(given: Any, mode: Mode) -> None:
     bench = Bench("large", steps=1)
     state = run(bench.agent(), mode, context=given)
@@ -140,6 +154,55 @@ def test_another_process_finds_in_the_result_what_the_tool_cost(mode: Mode) -> N
     run(bench.agent(build={"checkpointer": saver, "interrupt_after": ["tools"]}), mode, config=config)
     state = run(bench.agent(build={"checkpointer": saver}), mode, None, config)
     assert ledger_of(state) == pytest.approx({**bench.billed, "search": SEARCH})
+
+
+def swarm(bench: Bench, update: Any, log: RunLog) -> Any:
+    """An agent whose tool hands over to another node of the graph around it."""
+
+    @tool
+    def search(query: str, runtime: ToolRuntime) -> Command[Any]:
+        """Hand over."""
+        return Command(goto="other", graph=Command.PARENT, update=update(runtime))
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("agent", bench.agent(run_log=log, build={"tools": [search]}), destinations=("other",))
+    builder.add_node("other", lambda state: {"messages": [AIMessage("the other's answer")]})
+    builder.add_edge(START, "agent")
+    return builder.compile()
+
+
+UPDATES = {
+    "whole": lambda r: {"messages": [*r.state["messages"], ToolMessage("to the other", tool_call_id=r.tool_call_id)]},
+    "none": lambda r: None,
+}
+
+
+@both
+@pytest.mark.parametrize(("update", "answer"), [("whole", "to the other"), ("none", "handed over")])
+def test_an_agent_that_hands_over_closes_its_books(update: str, answer: str, mode: Mode, tmp_path: Path) -> None:
+    log, bench = RunLog(tmp_path / "runs.jsonl"), Bench("small", steps=1)
+    graph = swarm(bench, UPDATES[update], log)
+    state = run(graph, mode)
+    assert said(state) == "the other's answer"
+    [logged], _ = read(log.path)
+    assert (logged.answer, logged.stopped_by, len(logged.turns)) == (answer, "answer", 2)
+    assert logged.totals is not None
+    assert logged.totals["dollars"] == pytest.approx(cost("router") + cost("small") + SEARCH)
+    assert list((tmp_path / "runs.jsonl.spool").glob("*.jsonl")) == []
+    given = {"messages": [HumanMessage("How many?")]}
+    events = [part["type"] for _, part in graph.stream(given, stream_mode="custom", subgraphs=True)]
+    assert events[-2:] == ["outcome", "answer"]
+
+
+@both
+def test_of_two_tools_that_hand_over_both_are_charged(mode: Mode, tmp_path: Path) -> None:
+    log, bench = RunLog(tmp_path / "runs.jsonl"), Bench("small")
+    twice = ScriptedRouter([[("search", {"query": "a"}), ("search", {"query": "b"})]])
+    bench.models["small"] = cast("Model", twice)
+    run(swarm(bench, UPDATES["none"], log), mode)
+    [logged], _ = read(log.path)
+    assert logged.totals is not None
+    assert logged.totals["tools"]["search"]["dollars"] == pytest.approx(2 * SEARCH)
 
 
 class Insistent(AgentMiddleware[Any, Any, Any]):

@@ -111,6 +111,23 @@ def test_failures_and_completion_models_are_noted() -> None:
     assert (answered.result.text, answered.tokens) == ("done", 1)
 
 
+def test_of_a_request_what_is_billed_is_kept_and_not_what_was_said() -> None:
+    found: list[Any] = []
+
+    def node(state: Any) -> dict[str, Any]:
+        watch, here = watch_here()
+        Model(model="m").invoke("a long question")
+        found.extend(watch.claim(here))
+        return {}
+
+    graph(node).invoke({"messages": [HumanMessage("q")]})
+    (seen,) = found
+    assert seen.result.usage_metadata["input_tokens"] == 100
+    kept = repr([getattr(seen, name) for name in seen.__slots__])
+    assert "a long question" not in kept
+    assert "answer of m" not in kept
+
+
 def test_nothing_stays_of_runs_that_have_ended() -> None:
     watch = RunWatch()
     called(lambda: 1, callbacks=[watch])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.portal import Portal
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -102,6 +103,21 @@ def test_interrupt_cancels_the_coroutine_and_leaves_the_loop_usable() -> None:
     timer.join()
     assert cancelled.is_set()
     assert portal.run(loop_and_thread())[1] == threading.get_ident()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_coroutine_on_its_loop_that_waits_for_it_is_told_instead_of_hanging(in_thread: bool) -> None:
+    portal = Portal()
+
+    async def call() -> None:
+        portal.run(loop_and_thread())
+
+    async def call_from_a_loop() -> None:
+        portal.run(call())
+
+    with pytest.raises(ConfigError, match="would wait for itself"):
+        asyncio.run(call_from_a_loop()) if in_thread else portal.run(call())
+    portal.close()
 
 
 def test_close_starts_anew() -> None:

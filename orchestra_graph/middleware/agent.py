@@ -22,7 +22,7 @@ from langchain.agents.middleware import (
 )
 from langchain.agents.middleware.types import OmitFromInput, PrivateStateAttr
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AnyMessage, ToolMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
@@ -34,7 +34,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import make_engine
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.lifecycle import begin, finish
-from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog, unheard
+from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog
 from orchestra_graph.middleware.model_step import ModelStep
 from orchestra_graph.middleware.parts import Parts, state_of
 from orchestra_graph.middleware.settle import bare_turn, settled, with_charges
@@ -45,10 +45,9 @@ from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.protocols.conversation import ConversationProtocol
-from orchestra_graph.routers import ProgramRouter, Rules
+from orchestra_graph.routers import ProgramRouter
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.state import OrchestratorContext, RunHeader
-from orchestra_graph.text import clean
+from orchestra_graph.state import OrchestratorContext, RunHeader, agent_answer
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import StoppedBy, Turn, merge_turns
 
@@ -118,7 +117,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         seated = seated_experts(experts)
         lines, prices = split_catalog(catalog, seated)
         engine = make_engine(
-            unheard(router),
+            router,
             seated,
             catalog=lines,
             preferences=preferences,
@@ -127,8 +126,9 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             constraint=constraint,
             run_log=run_log,
             closing=closing,
-            fallback=unheard(Rules()) if fallback == "rules" else fallback,
+            fallback=fallback,
             max_malformed=max_malformed,
+            is_heard=False,
         )
         models = {name: expert.model for name, expert in seated.items()}
         self._parts = Parts(engine, Portal(), models, prices, is_program=isinstance(router, ProgramRouter))
@@ -148,7 +148,17 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         """Close the books of the run, if one began: a middleware before this one may have ended the agent at once."""
         if state.get("run") is None or state.get("ledger") is not None:
             return {"run": None, "turns": Overwrite({}), "ledger": None, "stopped_by": None}
-        parts, run, messages = self._parts, _run_of(state), state["messages"]
+        ended = self._closed(state, state["messages"])
+        self._parts.runs.pop(ended["run"]["id"], None)
+        return ended
+
+    async def aafter_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
+        """See `after_agent`."""
+        return self.after_agent(state, runtime)
+
+    def _closed(self, state: OrchestraState, messages: list[AnyMessage]) -> dict[str, Any]:
+        """Close the books of a run that ends with these messages; returns the writes that say so."""
+        parts, run = self._parts, _run_of(state)
         completed = settled(parts, run, state["turns"], messages)
         turns = {**state["turns"], **completed}
         watch, graph = watch_here()
@@ -156,14 +166,10 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         charges = parts.charges_of(watch.claim(graph), last["id"], run)
         if charges:
             turns[last["id"]] = completed[last["id"]] = with_charges(last, charges)
-        answer = clean(messages[-1].text)
+        answer = agent_answer(messages)
         ended = finish(parts.engine, state_of(run, turns, messages), turns, answer, state.get("stopped_by") or "answer")
-        parts.runs.pop(run["id"], None)
-        return {"turns": completed, "ledger": ended["ledger"], "stopped_by": ended["stopped_by"]}
-
-    async def aafter_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
-        """See `after_agent`."""
-        return self.after_agent(state, runtime)
+        header = {**run, "answer": answer}
+        return {"run": header, "turns": completed, "ledger": ended["ledger"], "stopped_by": ended["stopped_by"]}
 
     # Its steps.
 
@@ -203,7 +209,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
                 return step.refused()
             with step:
                 step.returned = handler(step.request)
-            return step.result()
+            return self._after_tool(step, request.state)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -215,7 +221,15 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
                 return step.refused()
             with step:
                 step.returned = await handler(step.request)
-            return step.result()
+            return self._after_tool(step, request.state)
+
+    def _after_tool(self, step: ToolStep, state: Any) -> ToolMessage | Command[Any]:
+        """What the tool returned; where it hands over to another agent, this one never comes to its end."""
+        result = step.result()
+        if step.hands_over and step.message is not None:
+            # What the run has paid stays known: another tool of the same message may hand over as well.
+            self._closed(state, [*state["messages"], step.message])
+        return result
 
 
 def _run_of(state: Any) -> RunHeader:
@@ -227,5 +241,6 @@ def _run_of(state: Any) -> RunHeader:
 
 def _given(context: Any) -> dict[str, Any]:
     """What the agent's context, a mapping or an object of the user's own, says of the run."""
-    named = context if isinstance(context, Mapping) else vars(context) if hasattr(context, "__dict__") else {}
-    return {key: named[key] for key in OrchestratorContext.__annotations__ if named.get(key) is not None}
+    keys = OrchestratorContext.__annotations__
+    named = context if isinstance(context, Mapping) else {key: getattr(context, key, None) for key in keys}
+    return {key: named[key] for key in keys if named.get(key) is not None}

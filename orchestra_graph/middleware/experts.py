@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
-from langgraph.constants import TAG_NOSTREAM
 
 from orchestra_graph.catalog import NO_PARAMETERS, Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
@@ -63,11 +62,6 @@ def checked(protocol: Protocol) -> Protocol:
     if protocol.answers:
         raise ConfigError(f"protocol {protocol.name!r} lets the router answer by itself; expected one that does not")
     return protocol
-
-
-def unheard(model: BaseChatModel) -> BaseChatModel:
-    """The model, whose words are no part of what the agent streams."""
-    return model.model_copy(update={"tags": [*(model.tags or ()), TAG_NOSTREAM]})
 
 
 def _of_model(name: str, model: BaseChatModel | str) -> Expert:

@@ -10,15 +10,12 @@ from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
 from orchestra_graph.middleware.parts import Charges, Parts
 from orchestra_graph.protocols.mend import plain
-from orchestra_graph.state import RunHeader
+from orchestra_graph.state import STAMP, RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.turns import Call, Outcome, Turn
 
 CALLS: Final = "Calls: "
 """Stands before the calls of an expert, as the router reads them."""
-
-STAMP: Final = "orchestra_graph"
-"""Key of a tool message's response metadata that holds what the call cost, so that it is written with its result."""
 
 
 def settled(parts: Parts, run: RunHeader, turns: dict[str, Turn], messages: Sequence[AnyMessage]) -> dict[str, Turn]:

@@ -19,9 +19,9 @@ from orchestra_graph.catalog import Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.meter import Meter
 from orchestra_graph.middleware.parts import Parts
-from orchestra_graph.middleware.settle import STAMP, arguments, lost, newest, tool_turn
+from orchestra_graph.middleware.settle import arguments, lost, newest, tool_turn
 from orchestra_graph.progress import tell_outcome
-from orchestra_graph.state import RunHeader
+from orchestra_graph.state import STAMP, RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.turns import Call, Outcome, Turn
 
@@ -37,6 +37,7 @@ class ToolStep:
     Attributes:
         request: What the handler is called with.
         returned: To be set to what it returns: a tool message, a command with one in it, or a list of these.
+        message: The call's result with its cost, once `result` was asked for.
     """
 
     def __init__(self, parts: Parts, run: RunHeader, request: ToolCallRequest) -> None:
@@ -61,6 +62,7 @@ class ToolStep:
             left=purse.for_call(line),
         )
         self.returned: Any = None
+        self.message: ToolMessage | None = None
         tool = request.tool
         self.request = request if tool is None else request.override(tool=MeteredTool.around(tool, self._meter))
 
@@ -95,7 +97,15 @@ class ToolStep:
         if self._asked["name"] != self._call["tool"]:
             about["by"] = self._asked["name"]
         stamped: ToolMessage | Command[Any] = self._stamped(self.returned, about)
+        if self.hands_over and self.message is None:
+            self._stamped(ToolMessage("handed over", tool_call_id=self._asked["id"] or ""), about)
         return stamped
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the tool goes on in the graph around the agent, which takes back all that this step writes."""
+        returned = self.returned if isinstance(self.returned, list) else [self.returned]
+        return any(isinstance(part, Command) and part.graph == Command.PARENT for part in returned)
 
     def _stamped(self, returned: Any, about: dict[str, Any]) -> Any:
         if isinstance(returned, list):
@@ -108,7 +118,9 @@ class ToolStep:
         outcome: Outcome = {"content": clean(returned.text), "error": returned.status == "error", **about}  # type: ignore[typeddict-item]
         tell_outcome(self._parts.engine, self._run["id"], self._turn["id"], self._call, outcome, self._charges)
         stamp = {"charges": self._charges, "outcome": about}
-        return returned.model_copy(update={"response_metadata": {**returned.response_metadata, STAMP: stamp}})
+        metadata = {**returned.response_metadata, STAMP: stamp}
+        self.message = returned.model_copy(update={"response_metadata": metadata})
+        return self.message
 
     def _place(self, turns: dict[str, Turn], request: ToolCallRequest) -> tuple[Turn, Call]:
         """The turn that the call belongs to, and its place in it; arguments as they are sent."""

@@ -5,7 +5,8 @@ makes it, before the agent's model is called. So each run has one handler from i
 outermost, and notes each request with what it was called in; the agents inside claim theirs.
 
 LangChain adds the handler by itself, to whatever is run once this module is imported: it takes no line in the user's
-code, survives a resumed run, and holds nothing beyond the run that it belongs to.
+code, survives a resumed run, and holds nothing beyond the run that it belongs to; of that only what is billed, since a
+run of any graph may be long, and whether an agent with the middleware is in it shows only when that claims.
 """
 
 from __future__ import annotations
@@ -40,16 +41,12 @@ class Seen:
     """Ids of the runs around it."""
     meter: Meter | None
     """The meter that charges it."""
-    prompt: Any
+    tokens: int
+    """About how many were sent."""
     started: float
     seconds: float = 0.0
     result: AIMessage | BaseException = field(default_factory=lambda: TimeoutError("no reply"))
-    """The reply, or why there is none."""
-
-    @property
-    def tokens(self) -> int:
-        """About how many were sent."""
-        return estimate_tokens(self.prompt)
+    """The reply, of which nothing is kept but its usage where it states that, or why there is none."""
 
 
 class RunWatch(BaseCallbackHandler):
@@ -119,7 +116,9 @@ class RunWatch(BaseCallbackHandler):
         """Note its reply."""
         generation = response.generations[0][0] if response.generations and response.generations[0] else None
         message = getattr(generation, "message", None)
-        self._close(run_id, message if isinstance(message, AIMessage) else AIMessage(getattr(generation, "text", "")))
+        reply = message if isinstance(message, AIMessage) else AIMessage(getattr(generation, "text", ""))
+        usage = reply.usage_metadata
+        self._close(run_id, reply if usage is None else AIMessage("", usage_metadata=usage))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Note its failure."""
@@ -137,7 +136,8 @@ class RunWatch(BaseCallbackHandler):
         known = metadata or {}
         within = frozenset(self._around(parent_run_id))
         model, node = known.get("ls_model_name"), known.get("langgraph_node", "")
-        self._open[run_id] = Seen(run_id, model, node, within, current_meter(), prompt, time.perf_counter())
+        sent, meter = estimate_tokens(prompt), current_meter()
+        self._open[run_id] = Seen(run_id, model, node, within, meter, sent, time.perf_counter())
 
     def _close(self, run_id: UUID, result: AIMessage | BaseException) -> None:
         seen = self._open.pop(run_id, None)

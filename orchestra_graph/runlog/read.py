@@ -166,6 +166,16 @@ def find_runs(path: Path, run_ids: set[str]) -> dict[str, Trajectory]:
     return {id: logged.run for id, logged in found.items() if logged is not None}
 
 
+def run_ids(path: Path) -> set[str]:
+    """The ids of all runs of a log, without reading more of them.
+
+    Raises:
+        RunLogError: The file cannot be opened.
+    """
+    with _open(path) as file:
+        return set(_index(path, file, ReadReport()))
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb", buffering=_BUFFER)

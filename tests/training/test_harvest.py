@@ -180,6 +180,18 @@ def test_a_folder_is_its_logs(tmp_path: Path) -> None:
         logs_in(tmp_path / "runs" / "deep" / "b.jsonl.zst.spool")
 
 
+def test_a_nested_run_is_harvested_with_the_run_around_it_or_alone_where_that_is_missing(tmp_path: Path) -> None:
+    log, outer, lone = RunLog(tmp_path / "runs.jsonl"), "a" * 32, "c" * 32
+    inner = fields(1, parent=f"{outer[:8]}-0-0")
+    write(log, "b" * 32, inner)
+    write(log, outer, fields(0, runs={"b" * 32: {**inner, "run_id": "b" * 32}}))
+    write(log, lone, fields(2, parent="dddddddd-0-0"))
+    report = harvest([LogSource(log.path)], tmp_path / "data", test_share=0.5)
+    runs = runs_of(tmp_path / "data")
+    assert {id: set(run.runs) for id, run in runs.items()} == {outer: {"b" * 32}, lone: set()}
+    assert (report.sources[0].runs, report.sources[0].noted["nested"]) == (2, 1)
+
+
 # Redaction
 
 

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware, hook_config
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Command, interrupt
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.groups import group_id
+from orchestra_training.harvest.checkpoints import SqliteSource
+from pydantic import BaseModel
 
 from orchestra_graph import RunLog, create_orchestrator
+from orchestra_graph.lifecycle import NO_ANSWER
+from orchestra_graph.middleware import OrchestraMiddleware
+from orchestra_graph.routers import Cheapest
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.subgraph import Subgraph
@@ -58,6 +67,47 @@ def test_an_agent_that_has_ended_comes_back_whole(
     assert {name: getattr(found, name) for name in same} == {name: getattr(live, name) for name in same}
     assert (found.turns, found.totals, group_id(found)) == (live.turns, live.totals, group_id(live))
     assert (report.runs, report.skipped) == (1, {})
+
+
+class Number(BaseModel):
+    """A number."""
+
+    value: int
+
+
+class Stop(AgentMiddleware[Any, Any, Any]):
+    """Ends the agent before its model is asked."""
+
+    @hook_config(can_jump_to=["end"])
+    def before_model(self, state: Any, runtime: Any) -> dict[str, Any]:
+        return {"jump_to": "end"}
+
+
+@tool(return_direct=True)
+def direct(query: str) -> str:
+    """Answer."""
+    return f"result of {query}"
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "answer"),
+    [
+        (("Number", {"value": 42}), {"response_format": ToolStrategy(Number)}, '{"value": 42}'),
+        (("direct", {"query": "q"}), {"tools": [direct]}, "result of q"),
+        ("42", {"others": [Stop()]}, NO_ANSWER),
+    ],
+)
+def test_all_sources_agree_on_the_answer_however_the_agent_ended(
+    recorder: Recorder, interface: Interface, said: Any, options: dict[str, Any], answer: str, tmp_path: Path
+) -> None:
+    log, path, expert = RunLog(tmp_path / "runs.jsonl"), tmp_path / "runs.sqlite", ScriptedRouter([said])
+    middleware = [OrchestraMiddleware(Cheapest(), {"small": expert}, run_log=log), *options.get("others", ())]
+    build = {name: value for name, value in options.items() if name != "others"}
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        agent = create_agent(expert, middleware=middleware, checkpointer=saver, **build)
+        traced(recorder, lambda: run(agent, "sync", config={"configurable": {"thread_id": "one"}}))
+    found = [*read_runs(log.path), *read(SqliteSource(path))[0], *read(source(recorder, interface))[0]]
+    assert [run.answer for run in found] == [answer] * 3
 
 
 def test_an_agent_that_failed_is_counted_and_told(
@@ -129,9 +179,35 @@ def test_an_agent_in_a_call_is_in_the_run_around_it_or_counted(
     (mine,), (theirs,) = found.runs.values(), live.runs.values()
     assert (mine.turns, mine.parent, mine.answer) == (theirs.turns, theirs.parent, theirs.answer)
 
+    # Traces of earlier releases do not state the call.
+    stated = {each["extra"]["metadata"].pop("parent", None) for each in recorder.runs.values()}
+    assert stated == {None, mine.parent}
+    [found], _ = read(source(recorder, interface))
+    assert found.runs.keys() == {mine.run_id}
+
     for each in recorder.runs.values():
         if (each.get("outputs") or {}).get("turns") and each["extra"]["metadata"].get("run") == mine.run_id:
             each["outputs"]["turns"].popitem()
     [found], report = read(source(recorder, interface))
     assert (found.totals, found.runs) == (live.totals, {})
     assert report.skipped == {"earlier_parts": 1}
+
+
+def test_an_agent_in_an_agents_tool_is_in_the_run_around_it(
+    recorder: Recorder, interface: Interface, tmp_path: Path
+) -> None:
+    inner = Bench("small").agent()
+
+    @tool
+    def search(query: str) -> str:
+        """Ask another agent."""
+        return str(inner.invoke({"messages": [("user", query)]})["messages"][-1].text)
+
+    log = RunLog(tmp_path / "runs.jsonl")
+    agent = Bench("large", steps=1).agent(run_log=log, build={"tools": [search]})
+    state = traced(recorder, lambda: run(agent, "sync"))
+    [found], _ = read(source(recorder, interface))
+    (live,) = read_runs(log.path)
+    (mine,), (theirs,) = found.runs.values(), live.runs.values()
+    assert (mine.run_id, mine.parent, mine.totals) == (theirs.run_id, theirs.parent, theirs.totals)
+    assert found.totals == state["ledger"]

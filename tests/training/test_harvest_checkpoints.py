@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -25,7 +26,9 @@ from orchestra_training.render import Renderer
 
 from orchestra_graph import Expert, Price, RunLog, add_router, create_orchestrator
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.middleware import OrchestraMiddleware
 from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.routers import Cheapest
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
 from orchestra_graph.serving.random_weights import TEMPLATE
@@ -196,6 +199,19 @@ def test_a_graph_of_somebody_elses_with_a_router_in_it(tmp_path: Path) -> None:
     runs, _ = read(SqliteSource(path))
     (live,) = read_runs(log.path)
     same(runs[live.run_id], live)
+
+
+def test_every_run_of_an_agents_thread_has_its_own_answer(tmp_path: Path) -> None:
+    path, expert = tmp_path / "agents.sqlite", ScriptedExpert(lambda task: f"answer to {task}")
+    middleware = OrchestraMiddleware(Cheapest(), {"small": expert})
+    with sqlite_saver(path) as saver:
+        agent = create_agent(expert, [], middleware=[middleware], checkpointer=saver)
+        for question in ("one", "two", "three"):
+            ask(agent, "thread", question)
+    runs, _ = read(SqliteSource(path))
+    assert {run.task.question: run.answer for run in runs.values()} == {
+        question: f"answer to {question}" for question in ("one", "two", "three")
+    }
 
 
 def test_a_graph_whose_own_state_has_a_run(tmp_path: Path) -> None:

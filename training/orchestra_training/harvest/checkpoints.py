@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from langchain_core.messages import AIMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from pydantic import ValidationError
 
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.ledger import totals
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_graph.state import header_of
+from orchestra_graph.state import NO_ANSWER, agent_answer, header_of
 from orchestra_training.harvest.source import Found, SourceReport
 
 PAGE: Final = 100
@@ -118,7 +117,7 @@ def _trajectory(run: Mapping[str, Any], parts: Mapping[str, Any]) -> Trajectory:
             "policy": run.get("policy"),
             "protocol": run.get("protocol"),
             "ended": "answered",
-            "answer": _said(parts["messages"]) if parts["answer"] is None else parts["answer"],
+            "answer": _answer(run, parts),
             "stopped_by": parts["stopped_by"],
             "turns": sorted(turns.values(), key=lambda turn: turn["index"]),
             "totals": totals(turns),
@@ -126,10 +125,16 @@ def _trajectory(run: Mapping[str, Any], parts: Mapping[str, Any]) -> Trajectory:
     )
 
 
-def _said(messages: Any) -> str | None:
-    """The last message, where an agent's state has no answer beside it."""
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    return last.text if isinstance(last, AIMessage) else None
+def _answer(run: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
+    """Where an agent has ended its header says it; of earlier releases there are the messages, up to the next question.
+
+    An agent's channel `answer` is the user's own.
+    """
+    told: str | None = run.get("answer", parts["answer"])
+    if told is None and isinstance(parts["messages"], list):
+        told = agent_answer(parts["messages"])
+        return None if told == NO_ANSWER else told
+    return told
 
 
 def _newest_first(saver: BaseCheckpointSaver[Any]) -> Iterator[CheckpointTuple]:

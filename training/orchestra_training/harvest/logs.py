@@ -1,6 +1,8 @@
 """Run logs as a source: a file, plain or compressed.
 
-Runs that have not ended are in the spool beside the log: they are counted and left there.
+Runs that have not ended are in the spool beside the log: they are counted and left there. A nested run that shares the
+log with the run around it has a line of its own and is in that run's line, which stands for both; where that run has
+no line, since it has not ended, the nested one stands for itself.
 """
 
 from __future__ import annotations
@@ -8,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.runlog.read import ReadReport, read_lines
+from orchestra_graph.runlog.read import ReadReport, read_lines, run_ids
 from orchestra_graph.runlog.spool import is_running, read_journal, spool_folder
 from orchestra_training.harvest.source import Found, SourceReport
 
 SUFFIXES = (".jsonl", ".jsonl.zst")
+
+_IN_CALLS: Final = 8
+"""Characters of a run's id that the ids of its turns and calls begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,13 @@ class LogSource:
             RunLogError: The file cannot be opened.
         """
         found = ReadReport()
+        # The call that a nested run is in begins with the first part of the id of the run around it.
+        around = {run_id[:_IN_CALLS] for run_id in run_ids(self.path)}
         for logged in read_lines(self.path, report=found, known=known):
             report.expected = found.lines
+            if logged.run.parent is not None and logged.run.parent[:_IN_CALLS] in around:
+                report.noted["nested"] += 1
+                continue
             report.runs += 1
             yield Found(logged.run, logged.line, logged.is_judged_later)
         for problem in found.problems:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from orchestra_graph.ledger import LedgerTotals, totals
 from orchestra_graph.protocols.base import AGENT_STEP
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.spans import is_cut
-from orchestra_graph.state import header_of
+from orchestra_graph.state import agent_answer, header_of
 from orchestra_graph.turns import Turn
 
 
@@ -115,7 +115,17 @@ def _sorted_out(runs: Iterable[TraceRun]) -> dict[str, _Parts]:
 
 
 def _call_around(run_id: str, parts: Mapping[str, _Parts]) -> tuple[str, str] | None:
-    """The innermost call of another run that a run is in: that run's id, and the call's."""
+    """The innermost call of another run that a run is in: that run's id, and the call's.
+
+    A run states its call; those of earlier releases are known by their place, save in the tools of an agent, which have
+    no runs of ours.
+    """
+    graph = parts[run_id].graph
+    stated = None if graph is None else graph.metadata.get("parent")
+    if isinstance(stated, str):
+        for other in parts:
+            if other != run_id and stated.startswith(f"{other[:8]}-"):
+                return other, stated
     place = parts[run_id].place
     around = [
         (len(call.dotted_order), other, call_id)
@@ -140,7 +150,8 @@ def _with_nested(
 def _trajectory(run_id: str, parts: _Parts, around: tuple[str, str] | None) -> Trajectory | Unusable:
     graph = parts.graph
     if graph is None or "question" not in graph.metadata:
-        return Unusable(run_id, "incomplete", "the graph's own run, which says what was asked, is not in the trace")
+        reason = "the graph's own run, which says what was asked, is not in the trace, or its client hides inputs"
+        return Unusable(run_id, "incomplete", reason)
     if graph.metadata.get("protocol") == AGENT_STEP:
         return Unusable(run_id, "agent_not_ended", "an agent that failed, waits or goes on; fix: harvest its run log")
     if graph.end_time is None:
@@ -210,10 +221,17 @@ def _answer(outputs: Mapping[str, Any], last: Turn | None) -> str | None:
     if isinstance(outputs.get("answer"), str):
         return str(outputs["answer"])
     if _has_turns(outputs):
-        said = (outputs.get("messages") or [{}])[-1]
-        return AIMessage(said["content"]).text if said.get("type") == "ai" else None
+        return agent_answer([_message(said) for said in outputs.get("messages") or ()])
     outcomes = () if last is None else last["outcomes"].values()
     return next((outcome["answer"] for outcome in outcomes if "answer" in outcome), None)
+
+
+def _message(said: Mapping[str, Any]) -> BaseMessage:
+    """A message of an agent's output; of a person's only that it is one."""
+    kind = said.get("type")
+    if kind == "ai":
+        return AIMessage.model_validate(said)
+    return ToolMessage.model_validate(said) if kind == "tool" else HumanMessage("")
 
 
 def _turns(run_id: str, parts: _Parts) -> dict[str, Turn]:
