@@ -110,7 +110,9 @@ def test_figures_of_a_step() -> None:
 
 @pytest.mark.parametrize("kind", REWARDS)
 def test_the_terms_add_up_to_the_reward(kind: RewardName) -> None:
-    wishes: dict[str, Any] = {"preferences": {"cost": 0.5, "latency": 0.25, "prefer": {"search": 0.5}, "avoid": {"large": 0.75}}}
+    wishes: dict[str, Any] = {
+        "preferences": {"cost": 0.5, "latency": 0.25, "prefer": {"search": 0.5}, "avoid": {"large": 0.75}}
+    }
     dear = decided(0, ["large", "search"], id="b-0")
     runs = [captured("a", **wishes), captured("b", turns=[dear], **wishes), failed("c", **wishes)]
     told = figures(runs, make_batch(runs, reward=REWARDS[kind]), REWARDS[kind])
