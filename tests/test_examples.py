@@ -25,7 +25,7 @@ EXPECTED = {
     "nested.py": "answer: Basel is older.\n",
     "preference_pairs.py": "answer: 42",
     "quickstart.py": "answer: 9 to 17 for $0.0000",
-    "score_runs.py": "21 runs in groups, left out: {}\nRules: utility 0.",
+    "score_runs.py": "28 runs in groups, left out: {}\nRules: utility 0.",
     "streaming.py": "  46  (",
     "support_graph.py": "chatbot: We are open from 9 to 17. ($",
 }

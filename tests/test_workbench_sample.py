@@ -22,7 +22,7 @@ from orchestra_graph.workbench.wording import SPLITS, Split, pattern_of
 
 BENCH = Workbench()
 N = 150
-HELD_OUT_DIGEST = "58eda5441e048fb181c75f079928b383ca0da8b52a6e6691296eeaa9ae4a648a"
+HELD_OUT_DIGEST = "852d9b140df78e81d170a4a4942c937e6c7311295cc7a26a0a1cb95e2cc3a3ce"
 
 
 @cache
@@ -110,7 +110,7 @@ def test_held_out_texts_stay_as_they_are_whatever_is_added_for_training() -> Non
     task, episode = BENCH.tasks("held_out", 1)[0], BENCH.sample(0, 2, split="held_out")
     assert (task.id, task.question) == (
         "arithmetic/held_out/1/651472813",
-        "Could you tell me what 85 - (61 * 64) comes to?",
+        "Could you tell me what 59 + (48 + 71) comes to?",
     )
     assert (
         episode.task.question
