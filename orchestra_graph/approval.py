@@ -97,7 +97,7 @@ class Approval:
                 continue
             if not isinstance(limit, int | float) or not limit >= 0:
                 raise ConfigError(f"approve: {name} = {limit!r}; expected True, False, or dollars of at least 0")
-            if spec.price.source == "unknown" and (spec.model or spec.kind == "expert"):
+            if spec.is_unpriced:
                 raise ConfigError(
                     f"approve: {name} = {limit!r} asks by price, and the price of {name} is unknown; "
                     f"state it in the catalog, or ask for every call: {{{name!r}: True}}"

@@ -210,6 +210,11 @@ class ToolSpec(ModelSpec):
             raise ValueError(f"parameters are no JSON Schema: {error}") from error
         return self
 
+    @property
+    def is_unpriced(self) -> bool:
+        """Whether nobody says what its calls cost; a function that states no price costs none, a model does."""
+        return self.price.source == "unknown" and bool(self.model or self.kind == "expert")
+
     @cached_property
     def validator(self) -> jsonschema_rs.Validator:
         """Compiled check of arguments."""

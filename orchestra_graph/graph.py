@@ -7,6 +7,8 @@ print(state["answer"], state["ledger"]["dollars"])
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -37,6 +39,8 @@ from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import model_identity
 from orchestra_graph.tracing import POLICY
+
+_log = logging.getLogger(__name__)
 
 _RESERVED: Final = RESERVED_NAMES | {"closing", "fallback", FINAL_ANSWER}
 
@@ -180,6 +184,7 @@ def make_engine(
         is_heard=is_heard,
     )
     _check(engine)
+    _warn_of_what_no_budget_bounds(engine)
     return engine
 
 
@@ -268,6 +273,16 @@ def _check_types(**values: tuple[object, Any]) -> None:
         if not isinstance(value, expected):
             wanted = getattr(expected, "__name__", None) or str(expected).replace(" | None", " or None")
             raise ConfigError(f"{name} = {value!r}; expected {wanted.rsplit('.', 1)[-1]}")
+
+
+def _warn_of_what_no_budget_bounds(engine: Engine) -> None:
+    unpriced = [name for name, spec in engine.catalog.tools.items() if spec.is_unpriced]
+    if unpriced and not math.isinf(engine.budget.dollars):
+        _log.warning(
+            "budget.dollars = %g does not bound what %s cost: no price is known, and their calls count as $0; "
+            "fix: state one, Price(input=..., output=...), of zeros for a model of your own",
+            *(engine.budget.dollars, ", ".join(unpriced)),
+        )
 
 
 def _check(engine: Engine) -> None:

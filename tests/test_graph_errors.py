@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestra_graph.catalog import Catalog, ToolSpec
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import create_orchestrator
-from orchestra_graph.preferences import Preferences
+from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
+from orchestra_graph.tools.expert import Expert
 
 
 def line(name: str, **fields: Any) -> ToolSpec:
@@ -60,3 +61,12 @@ def test_wrong_arguments_are_named_when_the_graph_is_built(case: str) -> None:
     options = {"router": ScriptedRouter([]), "tools": [search], **arguments}
     with pytest.raises(ConfigError, match=words):
         create_orchestrator(options.pop("router"), options.pop("tools"), **options)
+
+
+def test_a_budget_that_cannot_bound_an_expert_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    expert = Expert(name="large", description="Answers.", model=ScriptedExpert("42"))
+    priced = Catalog.of([line("large", kind="expert", price=Price(input=0.0))])
+    for catalog, budget in [(None, Budget(dollars=0.05)), (priced, Budget(dollars=0.05)), (None, Budget(turns=3))]:
+        create_orchestrator(ScriptedRouter([]), [expert], catalog=catalog, budget=budget)
+    [told] = caplog.messages
+    assert told.startswith("budget.dollars = 0.05 does not bound what large cost: no price is known")

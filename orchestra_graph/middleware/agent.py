@@ -7,6 +7,7 @@ print(state["messages"][-1].text, state["ledger"]["dollars"], state["stopped_by"
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -131,6 +132,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             is_heard=False,
         )
         models = {name: expert.model for name, expert in seated.items()}
+        self._books = threading.Lock()
         self._parts = Parts(engine, Portal(), models, prices, is_program=isinstance(router, ProgramRouter))
 
     # A run.
@@ -227,8 +229,10 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         """What the tool returned; where it hands over to another agent, this one never comes to its end."""
         result = step.result()
         if step.hands_over and step.message is not None:
-            # What the run has paid stays known: another tool of the same message may hand over as well.
-            self._closed(state, [*state["messages"], step.message])
+            # What the run has paid stays known: another tool of the same message may hand over as well, in a thread of
+            # its own, and whoever counted last has to write last.
+            with self._books:
+                self._closed(state, [*state["messages"], step.message])
         return result
 
 

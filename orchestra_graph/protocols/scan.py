@@ -137,7 +137,7 @@ def in_order(catalog: Catalog, preferences: Preferences) -> tuple[ToolSpec, ...]
 
 
 def _dollars(spec: ToolSpec) -> float:
-    if spec.price.source == "unknown" and (spec.model or spec.kind == "expert"):
+    if spec.is_unpriced:
         return math.inf
     sent, wrote = TYPICAL_TOKENS
     return spec.price.dollars(input_tokens=sent, output_tokens=wrote, calls=1, seconds=spec.latency.p50)

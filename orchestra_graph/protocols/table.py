@@ -69,8 +69,8 @@ def render_table(specs: Iterable[ToolSpec]) -> str:
 def _row(spec: ToolSpec) -> str:
     price = spec.price
     numbers = [_number(value) for value in (price.input, price.output, price.per_call, price.per_second)]
-    if price.source == "unknown" and (spec.model or spec.kind == "expert"):
-        numbers = [UNKNOWN] * len(numbers)  # a function that states no price costs none, a model does
+    if spec.is_unpriced:
+        numbers = [UNKNOWN] * len(numbers)
     seconds = _number(spec.latency.p50) if spec.latency.p50 else UNKNOWN
     return " | ".join([spec.name, spec.kind, *numbers, seconds, "yes" if spec.terminal else "no"])
 

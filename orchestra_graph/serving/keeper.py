@@ -113,4 +113,7 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    ended_with = main(float(sys.argv[1]), sys.argv[2:])
+    sys.stderr.flush()
+    # Not `sys.exit`: Python takes the handlers away on its way out, and a second SIGTERM would be the exit code.
+    os._exit(ended_with)
