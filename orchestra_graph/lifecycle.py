@@ -31,8 +31,8 @@ from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.progress import tell_decision, tell_outcome
-from orchestra_graph.state import NO_ANSWER as NO_ANSWER
 from orchestra_graph.state import (
+    NO_ANSWER,
     About,
     CallTask,
     OrchestratorContext,

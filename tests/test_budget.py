@@ -13,9 +13,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from orchestra_graph.catalog import Catalog, Latency, ModelSpec, Price
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.ledger import Spent
-from orchestra_graph.lifecycle import NO_ANSWER
 from orchestra_graph.preferences import Budget
-from orchestra_graph.state import OrchestratorContext, OrchestratorInput
+from orchestra_graph.state import NO_ANSWER, OrchestratorContext, OrchestratorInput
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Tool
 from orchestra_graph.tools.expert import Expert

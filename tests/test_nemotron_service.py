@@ -15,11 +15,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 from orchestra_graph.catalog import Catalog, Latency, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import create_orchestrator
-from orchestra_graph.lifecycle import NO_ANSWER
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.nemotron_service import INPUT_TOKENS, NemotronService, functions
 from orchestra_graph.protocols.service_messages import GAP
 from orchestra_graph.protocols.service_policy import FORMAT, HAND_OVER, NOBODY
+from orchestra_graph.state import NO_ANSWER
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tokens import FolderTokenizer
 from orchestra_graph.tools.base import Request, Result, Tool

@@ -22,7 +22,7 @@ from orchestra_training.filters import (
 )
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.lifecycle import NO_ANSWER
+from orchestra_graph.state import NO_ANSWER
 from tests.training.runs import decided, run
 
 

@@ -25,10 +25,10 @@ from orchestra_training.harvest.checkpoints import SqliteSource
 from pydantic import BaseModel
 
 from orchestra_graph import RunLog, create_orchestrator
-from orchestra_graph.lifecycle import NO_ANSWER
 from orchestra_graph.middleware import OrchestraMiddleware
 from orchestra_graph.routers import Cheapest
 from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.state import NO_ANSWER
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.subgraph import Subgraph
 from tests.agents import MODES, Bench, Mode, run

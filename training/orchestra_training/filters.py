@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.lifecycle import NO_ANSWER
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.state import NO_ANSWER
 from orchestra_graph.turns import Turn
+from orchestra_training.reward import FLOORS
 from orchestra_training.reward.credit import not_chosen
 from orchestra_training.reward.measures import is_solved
 
-LEAST_SPREAD: Final = 0.1
+LEAST_SPREAD: Final = FLOORS["paper"]
 """Sample standard deviation of a group's rewards below which it teaches nothing (paper, section 3.2)."""
 
 

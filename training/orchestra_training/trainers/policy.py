@@ -28,8 +28,8 @@ from trl import GRPOConfig, GRPOTrainer
 from orchestra_graph.errors import ConfigError
 from orchestra_training.batch import Batch, WeighedRow, merged
 from orchestra_training.rows import Row
-from orchestra_training.trainers.merged import merged_weights
 from orchestra_training.trainers.models import fits
+from orchestra_training.trainers.vllm_weights import merged_weights
 
 Draw = Callable[[int], tuple[Batch, Mapping[str, float]]]
 """From the number of a batch, counted from 0, to what this process learns from it and the figures to log."""

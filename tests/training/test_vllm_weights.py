@@ -17,7 +17,7 @@ pytestmark = [
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_merged_weights_are_those_of_peft_and_leave_the_model_alone(tmp_path: Path, dtype: str) -> None:
     import torch  # noqa: PLC0415
-    from orchestra_training.trainers.merged import merged_weights  # noqa: PLC0415
+    from orchestra_training.trainers.vllm_weights import merged_weights  # noqa: PLC0415
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
 
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
