@@ -79,7 +79,7 @@ class Shape:
 class _Kept:
     """Keys and values of a prompt, an array `(kv_heads, tokens, head_dim)` of each a layer."""
 
-    ids: tuple[int, ...]
+    ids: NDArray[np.int64]
     keys: list[Array]
     values: list[Array]
 
@@ -95,10 +95,13 @@ class NumpyEngine:
 
     def __init__(self, shape: Shape, weights: dict[str, Array], *, seed: int = 0) -> None:
         self._shape = shape
-        self._weights = weights
+        # By columns, as products with the transpose read them.
+        self._weights = {
+            name: np.asfortranarray(array) if name.endswith("proj.weight") else array for name, array in weights.items()
+        }
         self._head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
         self._random = np.random.default_rng(seed)
-        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = ThreadpoolController()
 
@@ -141,9 +144,10 @@ class NumpyEngine:
         Args:
             ids: Token ids, at least one.
         """
-        known, length = self._longest(ids)
+        tokens = np.asarray(ids, np.int64)
+        known, length = self._longest(tokens)
         shape, weights = self._shape, self._weights
-        hidden = weights["model.embed_tokens.weight"][np.asarray(ids[length:])]
+        hidden = weights["model.embed_tokens.weight"][tokens[length:]]
         cos, sin = _rotation(np.arange(length, len(ids)), shape.head_dim, shape.theta)
         keys: list[Array] = []
         values: list[Array] = []
@@ -166,7 +170,7 @@ class NumpyEngine:
             gate = normed @ weights[f"{layer}mlp.gate_proj.weight"].T
             up = normed @ weights[f"{layer}mlp.up_proj.weight"].T
             hidden = hidden + (gate / (1 + np.exp(-gate)) * up) @ weights[f"{layer}mlp.down_proj.weight"].T
-        self._keep(_Kept(tuple(ids), keys, values))
+        self._keep(_Kept(tokens, keys, values))
         last = _rms(hidden[-1:], weights["model.norm.weight"], shape.eps)
         scores: NDArray[np.float64] = (last @ self._head.T)[0].astype(np.float64)
         return scores
@@ -176,7 +180,7 @@ class NumpyEngine:
         flat = normed @ self._weights[f"{layer}self_attn.{name}_proj.weight"].T
         return flat.reshape(len(normed), -1, self._shape.head_dim).transpose(1, 0, 2)
 
-    def _longest(self, ids: Sequence[int]) -> tuple[_Kept | None, int]:
+    def _longest(self, ids: NDArray[np.int64]) -> tuple[_Kept | None, int]:
         """The kept prompt with the longest common beginning, and its length; the last token is always computed."""
         best, length = None, 0
         for kept in self._kept.values():
@@ -186,8 +190,9 @@ class NumpyEngine:
         return best, min(length, len(ids) - 1)
 
     def _keep(self, kept: _Kept) -> None:
-        self._kept[kept.ids] = kept
-        self._kept.move_to_end(kept.ids)
+        key = kept.ids.tobytes()
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
         if len(self._kept) > KEPT_PROMPTS:
             self._kept.popitem(last=False)
 
@@ -199,12 +204,15 @@ def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return logarithms
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+def _common(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
+    shorter = min(len(left), len(right))
+    other = left[:shorter] != right[:shorter]
+    return int(other.argmax()) if other.any() else shorter
 
 
 def _rms(values: Array, weight: Array, eps: float) -> Array:
-    normed: Array = values / np.sqrt((values * values).mean(-1, keepdims=True) + eps) * weight
+    squares = np.einsum("...d,...d->...", values, values)[..., None] / np.float32(values.shape[-1])
+    normed: Array = values / np.sqrt(squares + np.float32(eps)) * weight
     return normed
 
 
@@ -226,11 +234,12 @@ def _turned(values: Array, cos: Array, sin: Array) -> Array:
 def _attend(query: Array, key: Array, value: Array) -> Array:
     """Causal attention of `query` `(heads, new, dim)`, of the last tokens, over all tokens: `(new, heads * dim)`."""
     heads, new, dim = query.shape
-    before = key.shape[1] - new
-    grouped = query.reshape(len(key), -1, new, dim)
-    scores = grouped @ key[:, None].swapaxes(-1, -2) / np.float32(np.sqrt(dim))
-    scores = np.where(np.tri(new, before + new, before, dtype=bool), scores, np.float32(-np.inf))
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed: Any = weights / weights.sum(-1, keepdims=True) @ value[:, None]
+    grouped = (query / np.float32(np.sqrt(dim))).reshape(len(key), -1, new, dim)
+    scores = grouped @ key[:, None].swapaxes(-1, -2)
+    # What is behind a token is hidden from it; that are only the other new ones.
+    scores[..., -new:] += np.triu(np.full((new, new), -np.inf, np.float32), 1)
+    scores -= scores.max(-1, keepdims=True)
+    weights = np.exp(scores, out=scores)
+    mixed: Any = weights @ value[:, None] / weights.sum(-1, keepdims=True)
     shaped: Array = mixed.reshape(heads, new, dim).transpose(1, 0, 2).reshape(new, heads * dim)
     return shaped
