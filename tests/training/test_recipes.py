@@ -104,6 +104,7 @@ def test_a_dry_run_builds_everything_but_the_weights(
         ("trainer.beta=0.1", "trainer.beta: set by the grpo trainer itself"),
         ("trainer.max_steps=0", "trainer.max_steps = 0; expected the number of steps"),
         ("trainer.num_iterations=4", "trainer.save_steps = 10; expected a multiple of num_iterations = 4"),
+        ("trainer.use_vllm=false", "rollout.base_url without trainer.use_vllm = true"),
         ("rollout.protocol=nothing:Here", "No module named 'nothing'"),
         ("accelerate.fsdp=3", "accelerate: "),
         ("trainer.vllm_mode=colocate", 'trainer.vllm_mode = "colocate"; rollout.base_url names the server'),

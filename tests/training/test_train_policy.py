@@ -115,6 +115,24 @@ def test_a_vllm_that_the_trainer_lacks_is_named_before_anything_is_loaded(tmp_pa
         train(recipe)
 
 
+@pytest.mark.parametrize("kind", ["grpo", "rejection"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("use_vllm=false", r"rollout\.base_url without trainer\.use_vllm = true"),
+        ("use_vllm=true", r'trainer\.vllm_mode = "colocate"; rollout\.base_url names the server'),
+    ],
+)
+def test_a_server_that_would_not_get_the_weights_is_refused_before_anything_is_loaded(
+    kind: str, change: str, told: str, tmp_path: Path
+) -> None:
+    from orchestra_training.trainers.run import run  # noqa: PLC0415
+
+    recipe = written(tmp_path, tmp_path / "no model", kind)
+    with pytest.raises(ConfigError, match=told):
+        run(read_recipe(recipe, changes=["rollout.base_url=http://localhost:1/v1", f"trainer.{change}"]))
+
+
 def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
     from orchestra_training.trainers.run import run  # noqa: PLC0415
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestra_graph.errors import ConfigError
 from orchestra_training.rollout.task import find_tasks
 from orchestra_training.trainers.launch import accelerate_config
-from orchestra_training.trainers.recipe import Recipe
+from orchestra_training.trainers.recipe import Recipe, check_server
 
 
 def dry_run(recipe: Recipe) -> Iterator[str]:
@@ -67,13 +66,4 @@ def _check_vllm(recipe: Recipe) -> None:
     for name in recipe.trainer:
         if name not in known:
             raise recipe.error(("trainer", name), ": no field of TRL's GRPOConfig")
-    uses, mode = recipe.trainer.get("use_vllm", False), recipe.trainer.get("vllm_mode", "colocate")
-    if uses and (mode == "server") != (recipe.rollout.base_url is not None):
-        raise recipe.error(
-            ("trainer", "vllm_mode"), f' = "{mode}"; rollout.base_url names the server, and only a server'
-        )
-    if recipe.rollout.base_url is not None and not uses:
-        raise ConfigError(
-            "rollout.base_url without trainer.use_vllm = true: the server would keep its first weights; "
-            "rollouts of other weights than the trainer's are for replay"
-        )
+    check_server(recipe)

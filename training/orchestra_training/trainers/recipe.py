@@ -216,6 +216,26 @@ def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = N
     return recipe
 
 
+def check_server(recipe: Recipe) -> None:
+    """Refuse rollouts that a server would decide with other weights than the trainer's.
+
+    Raises:
+        ConfigError: The server that is asked is not the one that is given the weights.
+    """
+    if recipe.kind not in ("grpo", "rejection"):
+        return
+    uses, mode = recipe.trainer.get("use_vllm", False), recipe.trainer.get("vllm_mode", "colocate")
+    if uses and (mode == "server") != (recipe.rollout.base_url is not None):
+        raise recipe.error(
+            ("trainer", "vllm_mode"), f' = "{mode}"; rollout.base_url names the server, and only a server'
+        )
+    if recipe.rollout.base_url is not None and not uses:
+        told = "without trainer.use_vllm = true: the server would keep its first weights"
+        raise recipe.error(
+            ("rollout", "base_url"), f" {told}; rollouts of other weights than the trainer's are for replay"
+        )
+
+
 def _told(detail: Mapping[str, Any], lines: KeyLines) -> str:
     where: KeyPath = tuple(detail["loc"])
     name = ".".join(map(str, where))

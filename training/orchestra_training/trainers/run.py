@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers.trainer_utils import get_last_checkpoint
 
 from orchestra_graph.errors import ConfigError
-from orchestra_training.trainers.recipe import Recipe
+from orchestra_training.trainers.recipe import Recipe, check_server
 
 MODEL = "model"
 """Folder of the trained model, in the recipe's output."""
@@ -41,6 +41,7 @@ def run(recipe: Recipe, *, resume: bool = False) -> Trained:
         raise recipe.error(("output",), f" = {recipe.output}: holds checkpoints; fix: --resume, or another output")
     if resume and last is None:
         raise ConfigError(f"{recipe.output}: no checkpoint to resume from; leave --resume out")
+    check_server(recipe)
     kind = importlib.import_module(f"orchestra_training.trainers.{recipe.kind}")
     # What was imported need not be looked through again and again while rollouts make and drop objects.
     gc.collect()
