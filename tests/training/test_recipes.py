@@ -151,6 +151,26 @@ def test_the_server_that_is_asked_is_given_the_weights() -> None:
         config("trainer.vllm_server_base_url=http://second:8000")
 
 
+@pytest.mark.parametrize(
+    ("steps", "every", "told"),
+    [
+        (10, 4, r"trainer\.max_steps = 10; expected a multiple of num_iterations = 4"),  # a checkpoint comes last
+        (40, 0.1, None),
+        (60, 0.1, r"trainer\.save_steps = 0\.1, 6 of 60 steps; expected a multiple of num_iterations = 4"),
+    ],
+)
+def test_no_checkpoint_falls_into_a_batch(steps: int, every: float, told: str | None) -> None:
+    from orchestra_training.trainers.grpo import policy_config  # noqa: PLC0415  (imports torch)
+
+    changes = ["trainer.num_iterations=4", f"trainer.max_steps={steps}", f"trainer.save_steps={every}"]
+    recipe = read_recipe(find_recipe("tiny_grpo"), changes=changes)
+    if told is None:
+        policy_config(recipe, weights=False)
+        return
+    with pytest.raises(ConfigError, match=told):
+        policy_config(recipe, weights=False)
+
+
 def test_sharded_training_does_not_round_what_is_clipped() -> None:
     import torch  # noqa: PLC0415  (takes seconds)
     from accelerate.utils import FullyShardedDataParallelPlugin  # noqa: PLC0415

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from math import ceil
 from statistics import fmean
 from typing import Any, Final
 
@@ -67,10 +68,21 @@ def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
     config: GRPOConfig = trainer_config(recipe, GRPOConfig, defaults=defaults, weights=weights, **FIXED, **batch)
     if config.max_steps < 1:
         raise recipe.error(("trainer", "max_steps"), f" = {config.max_steps}; expected the number of steps")
-    if config.save_strategy == "steps" and config.save_steps % config.num_iterations:
-        told = f" = {config.save_steps:g}; expected a multiple of num_iterations = {config.num_iterations}"
-        raise recipe.error(("trainer", "save_steps"), f"{told}: a batch cannot be taken up again in between")
+    if config.save_strategy == "steps":
+        _check_saves(recipe, config)
     return config
+
+
+def _check_saves(recipe: Recipe, config: GRPOConfig) -> None:
+    """Refuse checkpoints in the middle of a batch: transformers writes them every so many steps, and after the last."""
+    share = config.save_steps < 1
+    every = ceil(config.max_steps * config.save_steps) if share else config.save_steps
+    steps = f", {every} of {config.max_steps} steps" if share else ""
+    for name, count, told in (("save_steps", every, steps), ("max_steps", config.max_steps, "")):
+        if count % config.num_iterations:
+            wanted = f"expected a multiple of num_iterations = {config.num_iterations}"
+            why = "a batch cannot be taken up again in between"
+            raise recipe.error(("trainer", name), f" = {getattr(config, name):g}{told}; {wanted}: {why}")
 
 
 def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
