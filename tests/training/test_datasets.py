@@ -213,6 +213,14 @@ def test_kto_labels_single_replies(tmp_path: Path) -> None:
     assert facts["columns"]["label"] == {"true": 4, "false": 2}
 
 
+def test_kto_calls_no_reply_bad_whose_router_was_lost_later(tmp_path: Path) -> None:
+    lost = logged("f", "sS", solved=False, stopped_by="router")
+    lost.turns[-1]["decision"]["problem"] = {"kind": "router_error", "detail": "connection refused"}
+    rows, facts = made(tmp_path, "kto", logged("a", "s"), lost)
+    assert [row["run_id"] for row in rows] == ["a"]
+    assert facts["runs"] == {"kept": 1, "left_out": {"unreached: router_error": 1}}
+
+
 def test_grpo_lists_each_task_once(tmp_path: Path) -> None:
     rows, _ = made(tmp_path, "grpo", *cheap_and_dear("t1"), run("x", purpose="serve"), logged("y", "s", verdict=None))
     assert [(row["task_id"], row["runs"], row["judged"], row["solved"]) for row in rows] == [

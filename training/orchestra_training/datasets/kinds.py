@@ -16,7 +16,15 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 from orchestra_training.datasets.selection import Selection
-from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output, unjudged
+from orchestra_training.filters import (
+    LEAST_SPREAD,
+    Fault,
+    FilterReport,
+    homogeneous,
+    invalid_output,
+    unjudged,
+    unreached,
+)
 from orchestra_training.groups import Group, Reward, collect, example_id, group_id
 from orchestra_training.reward.advantage import advantages
 from orchestra_training.reward.measures import Measures, measure
@@ -103,7 +111,7 @@ def kto(runs: Runs, selection: Selection) -> Iterator[Example]:
     """
     reports = selection.reports
     for run in selection.admitted(runs):
-        if not reports.runs.passes(run.run_id, unjudged(run)):
+        if not reports.runs.passes(run.run_id, unjudged(run) or unreached(run)):
             continue
         found = measure(run)
         fault = Fault("other_choice", "answer", "solved by a turn that the policy did not choose")
