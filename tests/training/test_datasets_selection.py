@@ -11,10 +11,14 @@ from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind, read
 from orchestra_training.harvest.gather import REPORT, harvest
 from orchestra_training.harvest.logs import LogSource
+from orchestra_training.render import Renderer
 
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.serving.random_weights import TEMPLATE
 from tests.training.runs import run
 from tests.training.test_datasets import cheap_and_dear, log_of, logged, made
+from tests.training.test_render import TOKENIZER, tokenizer_of
 
 
 def test_folders_of_the_same_name_are_told_apart_by_their_templates(tmp_path: Path) -> None:
@@ -65,6 +69,17 @@ def test_tokens_of_another_tokenizer_and_text_are_left_out(tmp_path: Path) -> No
     rows, facts = made(tmp_path, "sft", *cheap_and_dear(), other, text)
     assert [row["run_id"] for row in rows] == ["t1b"]
     assert facts["runs"]["left_out"] == {"fidelity: other_tokenizer": 1, "fidelity: text": 1}
+
+
+def test_what_was_said_in_another_protocol_is_rendered(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(TOKENIZER, TEMPLATE.read_text(encoding="utf-8"), eos_token="<|im_end|>")
+    renderer = Renderer(tokenizer, ConversationProtocol(), name="chat")
+    served = {"tokenizer": "chat", "template_hash": renderer.template_hash}
+    spoken = {"a": "conversation", "b": "scan", "c": None}
+    runs = [logged(id, "s", task=id, protocol=protocol, **served) for id, protocol in spoken.items()]
+    facts = build("sft", logs_of(log_of(tmp_path / "runs.jsonl", *runs)), tmp_path / "sft", renderer=renderer)
+    own = {row["run_id"]: row["input_ids"][-2:] == [101, 9] for row in read(tmp_path / "sft" / facts["file"])}
+    assert own == {"a": True, "b": False, "c": True} and facts["fidelity"] == {"exact": 2, "rendered": 1}
 
 
 def test_tokens_of_a_tokenizer_that_nobody_names_are_not_mixed_with_others(tmp_path: Path) -> None:

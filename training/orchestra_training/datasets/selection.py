@@ -41,7 +41,7 @@ class Selection:
     evaluate: bool = False
     """Whether runs whose purpose is `evaluate` are wanted as well."""
     renderer: Renderer | None = None
-    """Gives tokens to runs that have none, or those of another tokenizer."""
+    """Gives tokens to runs that have none, or those of another tokenizer or protocol."""
     reports: Reports = field(default_factory=Reports)
     _first: tuple[str | None, str | None] | None = None
 
@@ -103,6 +103,9 @@ class Selection:
         if stated.fidelity not in ("exact", "ids"):
             fix = "fix: name a tokenizer to render it with (--tokenizer MODEL)"
             return Fault("fidelity", stated.fidelity, f"{stated.reason}; expected ids or exact; {fix}")
+        if self.renderer is not None and run.protocol not in (None, self.renderer.protocol.name):
+            told = f"protocol = {run.protocol!r}; expected {self.renderer.protocol.name!r}"
+            return Fault("fidelity", "other_protocol", told)
         return self._other_tokenizer(None if run.tokenizer is None else Path(run.tokenizer).name, run.template_hash)
 
     def _other_tokenizer(self, name: str | None, template: str | None) -> Fault | None:
