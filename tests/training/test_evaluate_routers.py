@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from orchestra_training.evaluate.conditions import WorkbenchSet
+from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet
 from orchestra_training.evaluate.examples import Example
 from orchestra_training.evaluate.routers import (
+    BASELINES,
     InTurn,
     Member,
     RouterSpec,
@@ -55,6 +56,12 @@ def test_a_baseline_finds_its_expert_under_any_name() -> None:
         found.add(expert)
         assert (expert == "large") == ("large" in example.identity.values())
     assert {"large", "math"} <= found
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_baseline_takes_its_seat_in_every_condition(condition: str) -> None:
+    for spec in (*BASELINES, "strongest:clerk"):
+        seat(spec, WorkbenchSet(condition, tasks=1).example(0))
 
 
 def test_a_name_with_several_members() -> None:
@@ -127,6 +134,9 @@ def test_a_baseline_that_does_not_fit() -> None:
         seat("oracle", own)
     with pytest.raises(ConfigError, match="'b' is no tool; expected one of a"):
         seat("fixed:b", own)
+    for spec in ("fixed:large", "strongest:large"):
+        with pytest.raises(ConfigError, match="'large' is no tool; expected one of a"):
+            seat(spec, own)
     assert seat("strongest", own) == InTurn(steps=("a", "a"), name="strongest")
 
 

@@ -242,7 +242,7 @@ def _find(example: Example, expert: str) -> str:
         ConfigError: The catalog is not drawn, and has no such tool.
     """
     names = {example.expert(name): name for name in example.catalog.tools}
-    if expert not in names and expert not in SKILLS:
+    if expert not in names and not (example.identity and expert in SKILLS):
         raise ConfigError(f"{expert!r} is no tool; expected one of {', '.join(names)}")
     return next(names[wanted] for wanted in (expert, *STRENGTH) if wanted in names)
 
