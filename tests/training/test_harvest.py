@@ -34,6 +34,7 @@ from tests.training.runs import CATALOG, decided
 from tests.training.test_fidelity import EXACT, capture
 
 SOLVED = Verdict(outcome=1.0, by="exact")
+UNTOLD = Verdict(outcome=None, by="judge")
 
 
 def fields(number: int = 0, **parts: Any) -> dict[str, Any]:
@@ -126,6 +127,24 @@ def test_of_a_run_in_two_logs_the_better_one_stands_with_the_verdict_of_either(t
     assert report.written == {str(one.path): 2, str(two.path): 2}
     assert report.fidelity == {"exact": 2, "text": 2}
     assert sum(split.judged for split in report.splits.values()) == 2
+
+
+@pytest.mark.parametrize("exact_first", [False, True])
+@pytest.mark.parametrize("judged_first", [False, True])
+def test_a_judge_that_could_not_tell_stands_in_nobodys_way(
+    tmp_path: Path, judged_first: bool, exact_first: bool
+) -> None:
+    logs = [RunLog(tmp_path / f"{name}.jsonl") for name in ("one", "two")]
+    for log, judged, exact in zip(logs, (judged_first, not judged_first), (exact_first, not exact_first), strict=True):
+        write(log, "a", faithful(1) if exact else fields(1), judged=False)
+        write(log, "b", fields(2), judged=False)
+        log.judge("a", SOLVED if judged else UNTOLD)
+        log.judge("b", UNTOLD)
+    report = harvest([LogSource(log.path) for log in logs], tmp_path / "data")
+    runs = runs_of(tmp_path / "data")
+    assert {id: run.verdict for id, run in runs.items()} == {"a": SOLVED, "b": UNTOLD}
+    assert report.fidelity == {"exact": 1, "text": 1}
+    assert sum(split.judged for split in report.splits.values()) == 1
 
 
 def test_what_cannot_be_read_or_used_is_counted_with_its_reason(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import orjson
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_training.harvest.fidelity import Stated, fidelity
-from orchestra_training.harvest.output import Entry, Output, Provenance, judged
+from orchestra_training.harvest.output import Entry, Output, Provenance, judged, verdict_of
 from orchestra_training.harvest.redaction import Redact, redacted
 from orchestra_training.harvest.report import HarvestReport, SplitCounts
 from orchestra_training.harvest.source import Found, Source, SourceReport
@@ -123,7 +123,7 @@ class _Gathering:
             shortfall=stated.kind,
             reason=stated.reason[:_REASON_CHARACTERS],
             is_answered=run.ended == "answered",
-            is_judged=run.verdict is not None,
+            is_judged=verdict_of(run) is not None,
             is_skewed=run.started_at is not None and run.ended_at is not None and run.ended_at < run.started_at,
         )
         old = self._entries.get(run.run_id)
@@ -158,7 +158,7 @@ class _Gathering:
     def _merged(self, old: Entry, found: Found, told: Provenance) -> Entry:
         """The better one of a run that was written and one of another source, with a verdict of either."""
         output, run = self._test if old.is_test else self._train, found.run
-        verdict = None if run.verdict is None else run.verdict.model_dump_json().encode()
+        verdict = verdict_of(run)
         new = output.entry(told, verdict)
         if new.is_better_than(old):
             if verdict is None and old.verdict is not None:

@@ -24,6 +24,7 @@ from orchestra_graph.runlog.files import COMPRESSED, Appender, lines, size_betwe
 from orchestra_graph.runlog.record import Trajectory, Verdict
 from orchestra_training.harvest.fidelity import ORDER, Fidelity, Shortfall
 from orchestra_training.harvest.source import Found
+from orchestra_training.reward.measures import is_solved
 
 _HEAD: Final = re.compile(rb'\{"version":1,"run_id":"[^"\\]+",')
 _OWN_HEAD: Final = re.compile(r'\{"version":1,"run_id":("(?:[^"\\]|\\.)*"),"(harvest|verdict)":')
@@ -150,8 +151,7 @@ class Output:
             RunLogError: It could not be written.
         """
         self._append(_line(found, told))
-        verdict = found.run.verdict
-        return self.entry(told, None if verdict is None else verdict.model_dump_json().encode())
+        return self.entry(told, verdict_of(found.run))
 
     def judge(self, run_id: str, verdict: bytes) -> None:
         """Append a verdict on a run that was written, as JSON.
@@ -167,6 +167,13 @@ class Output:
             self._lines.append(line)
         except OSError as error:
             raise RunLogError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+
+def verdict_of(run: Trajectory) -> bytes | None:
+    """A run's verdict as JSON; None where its judge could not tell, so that one of another source stands."""
+    if run.verdict is None or is_solved(run.verdict) is None:
+        return None
+    return run.verdict.model_dump_json().encode()
 
 
 def judged(run: Trajectory, verdict: bytes) -> Found:
