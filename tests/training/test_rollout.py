@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from httpx import ConnectError
 from langchain_core.exceptions import ContextOverflowError
+from orchestra_training.batch import make_batch
 from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
 from orchestra_training.metrics import LABELS
+from orchestra_training.reward import guarded
 from orchestra_training.rollout import Actor, Place, Rollouts, RolloutTask, WorkbenchTasks, find_tasks
 from orchestra_training.rollout.workers import Outfit, RolloutError, Workers, _Link
+from orchestra_training.trainers.online import Online
 from orchestra_training.verdicts import exact
 
 from orchestra_graph.captures import CapturedMessage
@@ -28,6 +31,7 @@ from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
 from tests.training.coin import local_router, make_coin, tokenizer
+from tests.training.runs import run
 
 RIGHT = ScriptedRouter([("expert", {})], stateless=True)
 
@@ -109,6 +113,16 @@ def test_a_policy_that_cannot_be_reached_has_not_failed() -> None:
     runs = batch(Sums(), ScriptedRouter(reply, stateless=True))
     assert {(run.ended, run.verdict) for run in runs} == {("failed", None)}
     assert "connection refused" in (runs[0].error or "")
+
+
+def test_a_judge_that_cannot_tell_of_most_rollouts_stops_the_training() -> None:
+    async def roll(number: int, indexes: Any) -> list[Trajectory]:
+        untold = {"outcome": None, "by": "judge", "reason": "status 401"}
+        return [run("a"), run("b", verdict=untold), run("c", verdict=untold)]
+
+    draw = Online(roll, tasks=1, make=make_batch, reward=guarded)
+    with pytest.raises(RolloutError, match="2 of 3 rollouts broke; the first: no outcome by judge: status 401"):
+        draw(0)
 
 
 @pytest.mark.parametrize(("first", "outcome"), [(False, 0.0), (True, None)])

@@ -13,13 +13,15 @@ from orchestra_graph.runlog.record import Trajectory
 from orchestra_training.batch import Batch
 from orchestra_training.groups import Reward
 from orchestra_training.metrics import figures
+from orchestra_training.reward.measures import is_solved
 from orchestra_training.rollout.workers import RolloutError
 
 Roll = Callable[[int, Sequence[int]], Coroutine[Any, Any, list[Trajectory]]]
 """From the number of a batch and the indexes of its tasks to their rollouts, group after group."""
 
 MOST_BROKEN = 0.5
-"""Share of broken rollouts in a batch above which training stops: something is wrong with tasks, tools or server."""
+"""Share of rollouts without an outcome in a batch above which training stops: something is wrong with tasks, tools,
+server or judge."""
 
 
 class Online:
@@ -58,7 +60,7 @@ class Online:
         """The batch of this number, and its figures.
 
         Raises:
-            RolloutError: Most rollouts broke.
+            RolloutError: Most rollouts broke, or nobody could judge them.
         """
         busy = self._busy() if self._busy is not None else None
         started = time.perf_counter()
@@ -89,7 +91,14 @@ class Online:
 
 
 def _refuse_broken(runs: Sequence[Trajectory]) -> None:
-    broken = [run for run in runs if run.verdict is None]
+    broken = [run for run in runs if is_solved(run.verdict) is None]
     if len(broken) > MOST_BROKEN * len(runs):
-        why = next((run.error for run in broken if run.error), "no verdict")
+        why = next(filter(None, map(_why, broken)), "no verdict")
         raise RolloutError(f"{len(broken)} of {len(runs)} rollouts broke; the first: {why}")
+
+
+def _why(run: Trajectory) -> str | None:
+    """What broke a run; a judge that could not tell gives its reason."""
+    if run.error or run.verdict is None:
+        return run.error
+    return f"no outcome by {run.verdict.by}: {getattr(run.verdict, 'reason', 'no reason given')}"
