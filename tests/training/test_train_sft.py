@@ -62,6 +62,20 @@ def test_loss_and_gradient_are_those_of_all_positions(trainer: Any) -> None:
         assert torch.allclose(mine, other, atol=1e-6)
 
 
+def test_examples_in_one_row_do_not_read_each_other(tmp_path: Path) -> None:
+    given = recipe_for(tmp_path)
+    table = {**given.trainer, "padding_free": True}
+    trainer = sft.train(given.model_copy(update={"trainer": table}))
+    rows = [trainer.train_dataset[n] for n in range(3)]
+    flat = trainer.data_collator(rows)
+    assert flat["input_ids"].shape == (1, sum(len(ids) for ids, _ in ROWS))
+    model = trainer.model.train()
+    apart = [model(**{name: torch.tensor([row[name]]) for name in ("input_ids", "labels")}).loss.item() for row in rows]
+    learnt = [sum(label != -100 for label in labels) for _, labels in ROWS]
+    expected = sum(loss * count for loss, count in zip(apart, learnt, strict=True)) / sum(learnt)
+    assert trainer.compute_loss(model, flat).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else(tmp_path: Path) -> None:
     trainer = sft.train(recipe_for(tmp_path, muon={"learning_rate": 3e-2}))
     names = {id(weight): name for name, weight in trainer.model.named_parameters()}

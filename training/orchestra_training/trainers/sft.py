@@ -31,7 +31,8 @@ class RowsTrainer(SFTTrainer):
         """The mean of the negative log likelihood over the tokens that are learnt."""
         labels = inputs["labels"]
         learnt = (labels[:, 1:] != _IGNORED).any(0).nonzero()[:, 0]
-        plain = self.args.loss_type == "nll" and model.training and not return_outputs
+        flat = "position_ids" in inputs  # several examples in one row, which only these keep apart
+        plain = self.args.loss_type == "nll" and model.training and not return_outputs and not flat
         if not plain or not len(learnt) or not fits(len(labels), len(learnt), self.model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # Rows are filled up behind their ends, which no token before reads: without a mask attention is much faster.
