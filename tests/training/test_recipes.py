@@ -119,6 +119,26 @@ def test_what_does_not_fit_is_told(change: str, told: str, models: dict[str, Pat
         list(dry_run(read_recipe(path, changes=changes)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3_8b_8gpu", "qwen3_8b_rejection"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("use_vllm=false", r"rollout\.base_url without trainer\.use_vllm = true"),
+        ("vllm_mode=colocate", r'trainer\.vllm_mode = "colocate"; rollout\.base_url names the server'),
+    ],
+)
+def test_a_server_that_would_not_get_the_weights_is_refused_before_anything_is_loaded(
+    name: str, change: str, told: str, tmp_path: Path
+) -> None:
+    from orchestra_training.trainers.run import run  # noqa: PLC0415  (imports torch)
+
+    server = "rollout.base_url=http://localhost:1/v1"
+    changes = [f"output={tmp_path}", f"model.path={tmp_path / 'none'}", server, f"trainer.{change}"]
+    with pytest.raises(ConfigError, match=told):
+        run(read_recipe(find_recipe(name), changes=changes))
+
+
 def test_a_dry_run_resumes_nothing(orchestra: Orchestra) -> None:
     done = orchestra("train", "grpo", "--recipe", "qwen3_8b_1gpu", "--dry-run", "--resume")
     assert done.code == 2 and "--resume beside --dry-run, which trains nothing" in complaint(done.err)
