@@ -121,10 +121,11 @@ class PolicyTrainer(GRPOTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a batch; the gradients of all passes add up."""
-        model.train()  # also where a batch has no row: TRL logs by it
         number, again = divmod(self.state.global_step, self.num_iterations)
         if self._passes is None or not again:
+            model.eval()  # rollouts in this process are sampled from the policy itself, not from what dropout leaves
             self._passes = self._next_passes(number)
+        model.train()  # also where a batch has no row: TRL logs by it
         started = time.perf_counter()
         loss = torch.zeros((), device=self.accelerator.device)
         self.current_gradient_accumulation_steps = len(self._passes)  # TRL's entropy bonus is a mean over passes
