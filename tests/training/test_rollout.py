@@ -244,7 +244,7 @@ def outfit(tasks: str = "workbench", **options: Any) -> Outfit:
 
     speech = {"tokenizer": tokenizer().to_str(), "chat_template": TEMPLATE}
     limits = {"options": {"budget": {"turns": 3}}}
-    return Outfit(tasks=tasks, protocol="scan", size=4, max_tokens=1, **{**speech, **limits, **options})
+    return Outfit(tasks=tasks, protocol="scan", session="s", size=4, max_tokens=1, **{**speech, **limits, **options})
 
 
 @pytest.mark.slow

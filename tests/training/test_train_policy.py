@@ -18,6 +18,8 @@ from orchestra_training.batch import make_best
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
+from orchestra_training.filters import FilterReport
+from orchestra_training.groups import collect
 from orchestra_training.trainers.recipe import StopTable, read_recipe
 
 from orchestra_graph.errors import ConfigError, MissingError
@@ -146,6 +148,18 @@ def test_rollouts_are_sampled_without_dropout(tmp_path: Path, model: Path) -> No
         with torch.no_grad():
             scores = torch.log_softmax(policy(torch.tensor([capture.prompt_token_ids])).logits[0, -1], dim=-1)
         assert capture.logprobs == pytest.approx([float(scores[token]) for token in capture.token_ids], abs=1e-4)
+
+
+def test_groups_of_a_training_that_was_started_again_are_groups_of_their_own(tmp_path: Path, model: Path) -> None:
+    """Steps behind the last checkpoint are rolled out again, by other weights of the same step."""
+    from orchestra_training.trainers.grpo import train  # noqa: PLC0415
+
+    recipe = read_recipe(written(tmp_path, model, "grpo"))
+    for _ in range(2):
+        train(recipe)._draw(0)
+    runs = list(read_runs(tmp_path / "runs.jsonl"))
+    assert [len(group.run_ids) for group in collect(runs, FilterReport())] == [4] * 6
+    assert len(steps_logged(tmp_path / "runs.jsonl")) == 3, "the tasks are the same"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ class Rollouts:
     concurrent: int = 1024
     """Rollouts at a time."""
     deadline: float = DEADLINE
+    session: str = ""
+    """Tells the groups of one start of a training from those of another: one that is resumed rolls out the steps behind
+    its last checkpoint again, with other weights."""
 
     async def batch(self, actor: Actor, step: int, indexes: Sequence[int]) -> list[Trajectory]:
         """The rollouts of a step.
@@ -81,9 +84,10 @@ class Rollouts:
     async def group(self, actor: Actor, step: int, index: int, places: Sequence[int] | None = None) -> list[Trajectory]:
         """The rollouts of one task, or those at some places of the group."""
         task = self.tasks(self.seed, step, index)
+        drawn = f"{self.seed}/{step}/{index}"
         about = {
             "id": task.id,
-            "group_id": f"{self.seed}/{step}/{index}",
+            "group_id": f"{self.session}/{drawn}" if self.session else drawn,
             "split": task.split,
             "purpose": "train",
             "seeds": {"seed": self.seed, "step": step, "index": index},

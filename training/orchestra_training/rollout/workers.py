@@ -54,6 +54,8 @@ class Outfit:
     protocol: str
     """As for `find_protocol`."""
     seed: int = 0
+    session: str = ""
+    """As for `Rollouts`."""
     size: int = 16
     concurrent: int = 1024
     max_malformed: int = 1
@@ -71,7 +73,7 @@ class Outfit:
     def rollouts(self) -> Rollouts:
         """Where rollouts come from."""
         tasks = find_tasks(self.tasks, self.options)
-        return Rollouts(tasks=tasks, seed=self.seed, size=self.size, concurrent=self.concurrent)
+        return Rollouts(tasks=tasks, seed=self.seed, session=self.session, size=self.size, concurrent=self.concurrent)
 
     def actor(self, engine: Engine | None) -> Actor:
         """Who decides, before it is known with which weights."""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from math import ceil
 from statistics import fmean
 from typing import Any, Final
+from uuid import uuid4
 
 from transformers import TrainerCallback
 from trl import GRPOConfig
@@ -163,6 +164,7 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
         options=recipe.tasks.options,
         protocol=table.protocol,
         seed=recipe.seed,
+        session=uuid4().hex[:8],
         size=table.size,
         concurrent=table.concurrent,
         max_malformed=table.max_malformed,
