@@ -74,7 +74,7 @@ def test_tokens_of_another_tokenizer_and_text_are_left_out(tmp_path: Path) -> No
 def test_what_was_said_in_another_protocol_is_rendered(tmp_path: Path) -> None:
     tokenizer = tokenizer_of(TOKENIZER, TEMPLATE.read_text(encoding="utf-8"), eos_token="<|im_end|>")
     renderer = Renderer(tokenizer, ConversationProtocol(), name="chat")
-    served = {"tokenizer": "chat", "template_hash": renderer.template_hash}
+    served = dict[str, Any](tokenizer="chat", template_hash=renderer.template_hash)
     spoken = {"a": "conversation", "b": "scan", "c": None}
     runs = [logged(id, "s", task=id, protocol=protocol, **served) for id, protocol in spoken.items()]
     facts = build("sft", logs_of(log_of(tmp_path / "runs.jsonl", *runs)), tmp_path / "sft", renderer=renderer)
