@@ -96,7 +96,8 @@ def add_router(
         destinations: Nodes by name, or as catalog lines: `ToolSpec(name=..., description=..., price=..., latency=...,
             terminal=True)`. What a line leaves out comes from `catalog`, a description from the node's docstring.
         after: Nodes behind which the router decides, in place of the edges that they have: these may lead to
-            destinations only. By default the graph's start. `()` where edges to the router are drawn by hand.
+            destinations only, and not choose between them and the end. By default the graph's start. `()` where edges
+            to the router are drawn by hand.
         read: From the graph's state to the question. By default the newest message of a person in the channel
             `messages`, with those before it as history.
         show: From what a destination changed, by channel, to what the router reads. By default the texts of new
@@ -259,6 +260,13 @@ def _check_entry(builder: Builder, engine: Engine, name: str, entry: str) -> Non
             raise ConfigError(
                 f"{entry.strip('_')} leads to {target!r}, which is no destination and would be cut off; "
                 f"make it one, or put the router behind it: after={target!r}"
+            )
+    for branch in () if entry in engine.tools else builder.branches.get(entry, {}).values():
+        if branch.ends and {END} < set(branch.ends.values()):
+            raise ConfigError(
+                f"{entry.strip('_')} may end the graph instead of going on, a choice that would be cut off; lead it on "
+                "to a node of its own, and put the router behind that: add_node('go on', lambda state: None), "
+                "after='go on'"
             )
 
 

@@ -51,9 +51,9 @@ def jumping() -> Any:
     return builder
 
 
-def branching(path_map: Any) -> Any:
-    builder = graph((START, "check"))
-    builder.add_conditional_edges("check", lambda state: "search", path_map)
+def branching(path_map: Any, start: str = "check") -> Any:
+    builder = graph((START, "check")) if start == "check" else graph()
+    builder.add_conditional_edges(start, lambda state: "search", path_map)
     return builder
 
 
@@ -129,6 +129,13 @@ def deferred() -> Any:
             {"after": "check"},
             "check leads to 'search', which is no destination",
         ),
+        (
+            lambda: branching({"blocked": END, "ok": "answer"}),
+            [ANSWER],
+            {"after": "check"},
+            "check may end the graph instead of going on, .*; lead it on to a node of its own, .*after='go on'",
+        ),
+        (lambda: branching([END, "answer"], START), [ANSWER], {}, "start may end the graph instead of going on"),
         (meeting, [ANSWER], {"after": ["search", "check"]}, "search leads on together with other nodes"),
         (jumping, [ANSWER], {"after": "jump"}, "jump says itself where it goes, by Command; let it go to 'router'"),
         (graph, [ANSWER], {"closing": "search"}, "closing = 'search'; expected a terminal tool"),
@@ -140,11 +147,12 @@ def test_what_does_not_fit_is_refused_in_one_line(builder: Any, destinations: An
     made = builder()
     nodes = dict(made.nodes) if isinstance(made, StateGraph) else {}
     edges = set(made.edges) if isinstance(made, StateGraph) else set()
+    branches = {start: dict(found) for start, found in made.branches.items()} if isinstance(made, StateGraph) else {}
     with pytest.raises(ConfigError, match=message) as caught:
         add_router(made, ROUTER, destinations, **options)
     assert "\n" not in str(caught.value)
     if isinstance(made, StateGraph):
-        assert (made.nodes, made.edges) == (nodes, edges)
+        assert (made.nodes, made.edges, made.branches) == (nodes, edges, branches)
 
 
 def test_a_second_router_is_refused() -> None:
@@ -154,11 +162,25 @@ def test_a_second_router_is_refused() -> None:
 
 
 def test_edges_that_the_router_takes_over_are_taken_out() -> None:
-    builder = branching({"a": "search", "b": "answer", "c": END})
+    def over(state: Any) -> str:
+        return END
+
+    builder = branching({"a": "search", "b": "answer"})
+    builder.add_conditional_edges("check", over, [END])
     builder.add_edge("check", "answer")
+    builder.add_edge("check", END)
     add_router(builder, ROUTER, ["search", ANSWER], after="check")
     assert builder.edges == {(START, "check"), ("check", "router")}
     assert "check" not in builder.branches
+
+
+def test_a_choice_to_end_the_graph_stays_before_the_router() -> None:
+    builder = graph((START, "check"))
+    builder.add_node("go on", noop)
+    builder.add_conditional_edges("check", lambda state: END, [END, "go on"])
+    router = ScriptedRouter(lambda messages: ("answer", {}))
+    add_router(builder, router, [ANSWER], after="go on").compile().invoke(QUESTION)
+    assert list(router.prompts) == []
 
 
 def test_conditional_edges_that_do_not_say_where_they_lead_are_taken_over() -> None:
