@@ -238,9 +238,12 @@ def _check(builder: Builder, engine: Engine, name: str, entries: Sequence[str]) 
         if spec.terminal:
             _check_path(builder, engine, name, entries, destination)
         elif targets and destination not in entries:
+            # What it says by Command is no edge, which could be taken out.
+            by_itself = builder.nodes[destination].ends
+            other = f"let its Command go to {name!r}" if by_itself else "name it in after, which takes them out"
             raise ConfigError(
                 f"{destination} leads to {', '.join(sorted(targets))} already, not to the router; declare it "
-                f"terminal=True, which leaves its edges and ends the run, or name it in after, which takes them out"
+                f"terminal=True, which leaves its edges and ends the run, or {other}"
             )
 
 

@@ -88,7 +88,7 @@ def deferred() -> Any:
             {},
             "search leads to check already, not to the router; declare it terminal=True, .* or name it in after",
         ),
-        (jumping, ["jump", ANSWER], {}, "jump leads to check already"),
+        (jumping, ["jump", ANSWER], {}, "jump leads to check already, .* or let its Command go to 'router'$"),
         (deferred, ["late"], {}, "late is deferred"),
         (
             lambda: graph(("answer", "check"), ("check", "router")),
