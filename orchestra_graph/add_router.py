@@ -85,7 +85,8 @@ def add_router(
     or comes back to the router, which is told the error as well; that of a terminal one comes back by naming the
     router. Where no destination is terminal, the router ends the run by an answer of its own, which is appended to
     `messages`. When the budget is used up, the terminal destination that can still be paid runs; if there is none, the
-    graph ends there.
+    graph ends there. A time limit, the budget's or a line's, cuts a destination off only where the graph
+    runs async.
 
     A run's own preferences, budget and task are given with its config, since the graph's context is the graph's own:
     `graph.invoke(..., {"configurable": {"orchestra": {"budget": {"dollars": 0.02}}}})`.

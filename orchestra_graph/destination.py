@@ -4,9 +4,10 @@ The node runs as it did: with its own state, config, runtime, store and writer, 
 it stands a meter, so that what it spends on models is charged to it, and what it returns goes out beside a report to
 the router. When the graph enters the node by an edge of its own, nothing of this happens.
 
-A `ToolError` that it raises is told to the router. Every other exception goes the way it went before: to the node's
-retry policy, its error handler, the caller; what the failed attempts cost is charged to the next one. What the node's
-own error handler returns goes out beside a report as well.
+A `ToolError` that it raises is told to the router, unless it is terminal and its edges lead on: the graph cannot do
+without it. That one, and every other exception, goes the way it went before: to the node's retry policy, its error
+handler, the caller; what the failed attempts cost is charged to the next one. What the node's own error handler returns
+goes out beside a report as well.
 """
 
 from __future__ import annotations
@@ -242,9 +243,10 @@ class _Visit:
         return self._charges | self._meter.charges
 
     def _outcome(self, *, ends: bool) -> Outcome:
-        elapsed = max(0.0, time.perf_counter() - self._started + self._meter.shift)
+        clock = time.perf_counter() - self._started
         # Modelled time cannot be cut off while it passes; what is beyond the deadline would not have been waited for.
-        seconds = self._worked + min(elapsed, self._left)
+        # What the clock says has been, also in a sync graph, where no deadline cuts a node off.
+        seconds = self._worked + min(max(0.0, clock + self._meter.shift), max(clock, self._left))
         if self._error is not None:
             return {"content": clean(self._error), "error": True, "seconds": seconds}
         content = clean(self._node.show(changes(self.result, self._state)))

@@ -339,6 +339,20 @@ async def test_a_node_is_cut_off_when_the_runs_time_is_up_and_the_run_is_closed(
     assert values["orchestra_ledger"]["wall_seconds"] < 1.5
 
 
+async def test_a_node_that_no_time_limit_cuts_off_counts_with_the_time_that_it_took() -> None:
+    def slow(state: MessagesState) -> dict[str, Any]:
+        time.sleep(0.3)
+        return {"messages": [AIMessage("late")]}
+
+    lines = [spec("slow", price=Price()), spec("answer", terminal=True)]
+    builder = graph_of(slow=slow, answer=lambda state: {"messages": [AIMessage("closed")]})
+    graph = compiled(builder, script("slow", "slow"), lines, budget=Budget(seconds=0.1))
+    graph.invoke(QUESTION, CONFIG)
+    values = await values_of(graph)
+    assert values["orchestra_stopped_by"] == "seconds"
+    assert values["orchestra_ledger"]["wall_seconds"] >= 0.3
+
+
 async def test_a_nested_orchestrator_gets_what_is_left() -> None:
     spender = Node(Provider(text="spent"))
     inner = create_orchestrator(
