@@ -5,7 +5,7 @@
     │   ├── CatalogError     a catalog file; lists every problem with its line
     │   └── MissingError     an extra, a program or an environment variable is not there; prints the install line
     ├── RouterError          the router's model server refused for good; the run stops
-    ├── ToolError            a call failed; becomes an error outcome that the router reads, never leaves the tool node
+    ├── ToolError            a call failed; becomes an error outcome that the router reads
     ├── RunLogError          a run log cannot be read or written
     └── ServerError          a model server did not come up, or did not stay up
 
@@ -56,6 +56,9 @@ class RouterError(OrchestraError):
 
 class ToolError(OrchestraError):
     """A tool call failed in a way that the router should read.
+
+    It never leaves the tool node, but for a terminal destination of `add_router` whose edges lead on: the nodes behind
+    it cannot do without it, so that the caller gets the error.
 
     Args:
         message: Told to the router as it stands.
