@@ -21,7 +21,6 @@ from inspect import getdoc, isfunction
 from typing import Any, Final, Literal, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
-from langgraph.channels import LastValue
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import CachePolicy, TracePolicy
 from pydantic import ValidationError
@@ -84,9 +83,9 @@ def add_router(
     `Command(goto=...)`, ends the run in the same way. The node's own error handler stands in for it: it ends the run,
     or comes back to the router, which is told the error as well; that of a terminal one comes back by naming the
     router. Where no destination is terminal, the router ends the run by an answer of its own, which is appended to
-    `messages`. When the budget is used up, the terminal destination that can still be paid runs; if there is none, the
-    graph ends there. A time limit, the budget's or a line's, cuts a destination off only where the graph
-    runs async.
+    `messages`, where `read` is given only if these are LangChain's. When the budget is used up, the terminal
+    destination that can still be paid runs; if there is none, the graph ends there. A time limit, the budget's or a
+    line's, cuts a destination off only where the graph runs async.
 
     A run's own preferences, budget and task are given with its config, since the graph's context is the graph's own:
     `graph.invoke(..., {"configurable": {"orchestra": {"budget": {"dollars": 0.02}}}})`.
@@ -309,10 +308,8 @@ def _targets(builder: Builder, node: str) -> set[str]:
 def _build(builder: Builder, engine: Engine, name: str, entries: Iterable[str], read: Read | None, show: Show) -> None:
     order = [*builder.nodes, name]
     builder.compiled = False  # it is to be compiled again
-    messages = builder.channels.get(MESSAGES)
-    node = GraphRouter(
-        name, engine, Portal(), schema=builder.state_schema, read=read, appends=not isinstance(messages, LastValue)
-    )
+    messages = builder.channels[MESSAGES] if MESSAGES in builder.schemas[builder.state_schema] else None
+    node = GraphRouter(name, engine, Portal(), schema=builder.state_schema, read=read, messages=messages)
     schema = widened(builder, builder.state_schema)
     builder.add_node(name, node, input_schema=schema, destinations=(*engine.tools, END))
     for entry in entries:

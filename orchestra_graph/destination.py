@@ -4,8 +4,8 @@ The node runs as it did: with its own state, config, runtime, store and writer, 
 it stands a meter, so that what it spends on models is charged to it, and what it returns goes out beside a report to
 the router. When the graph enters the node by an edge of its own, nothing of this happens.
 
-A `ToolError` that it raises is told to the router, unless it is terminal and its edges lead on: the graph cannot do
-without it. That one, and every other exception, goes the way it went before: to the node's retry policy, its error
+A `ToolError` that it raises is told to the router, unless the node is terminal and its edges lead on: the graph cannot
+do without it. That one, and every other exception, goes the way it went before: to the node's retry policy, its error
 handler, the caller; what the failed attempts cost is charged to the next one. What the node's own error handler returns
 goes out beside a report as well.
 """

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import LastValue
 from langgraph.types import Command, Overwrite
 
 from orchestra_graph.budgeting import Purse
@@ -78,7 +79,7 @@ class GraphRouter(Node):
         portal: Where a sync graph runs it.
         schema: State of the graph, as `read` takes it.
         read: From that state to the question; by default the newest message of a person.
-        appends: Whether what nodes write to `messages` is appended to it.
+        messages: The state's channel of that name, if it has one.
     """
 
     def __init__(
@@ -89,14 +90,15 @@ class GraphRouter(Node):
         *,
         schema: type[Any],
         read: Read | None,
-        appends: bool,
+        messages: object | None,
     ) -> None:
         super().__init__(name, portal)
         self._engine = engine
         self._router = RouterNode(engine, portal)
         self._schema = schema
         self._read = read
-        self._appends = appends
+        self._has_messages = messages is not None
+        self._appends = not isinstance(messages, LastValue)
 
     async def step(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Begin a run, or take in what a destination brought and decide what comes next."""
@@ -217,10 +219,12 @@ class GraphRouter(Node):
         return Command(update={**_private(ended), TURNS: run.written})
 
     def _said(self, state: dict[str, Any], messages: list[BaseMessage]) -> dict[str, Any]:
-        """The router's own answer for the graph's messages, where it reads them."""
-        if self._read is not None:
+        """The router's own answer for the graph's messages, unless these are in a format of the graph's own."""
+        held = value_of(state, MESSAGES) or []
+        are_messages = isinstance(held, list) and all(isinstance(message, BaseMessage) for message in held)
+        if not self._has_messages or (self._read is not None and not are_messages):
             return {}
-        return {MESSAGES: messages if self._appends else [*(value_of(state, MESSAGES) or []), *messages]}
+        return {MESSAGES: messages if self._appends else [*held, *messages]}
 
 
 def _private(ended: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.message import add_messages
 from langgraph.types import Command, TracePolicy, interrupt
 from typing_extensions import TypedDict
 
@@ -82,6 +83,26 @@ def test_the_router_answers_by_itself_where_no_destination_is_terminal() -> None
     state = graph.invoke(QUESTION, CONFIG)
     assert [message.text for message in state["messages"]] == ["What is 6 x 7?", "found 42", "It is 42."]
     assert graph.get_state(CONFIG).values["orchestra_answer"] == "It is 42."
+
+
+class ListedTalk(TypedDict):
+    question: str
+    messages: list[Any]
+
+
+class Talk(TypedDict):
+    question: str
+    messages: Annotated[list[Any], add_messages]
+
+
+@pytest.mark.parametrize("schema", [Talk, ListedTalk])
+def test_its_own_answer_is_in_the_output_also_where_the_question_is_read_by_a_function(schema: Any) -> None:
+    builder: Any = StateGraph(schema)
+    builder.add_node("work", lambda state: {"messages": [*state["messages"], AIMessage("found 42", id="1")]})
+    router = script("work", ("final_answer", {"answer": "It is 42."}))
+    graph = add_router(builder, router, ["work"], read=lambda state: str(state["question"])).compile()
+    state = graph.invoke({"question": "What is 6 x 7?", "messages": []})
+    assert [message.text for message in state["messages"]] == ["found 42", "It is 42."]
 
 
 def test_what_the_router_says_is_not_streamed_among_the_graphs_messages() -> None:
