@@ -10,7 +10,9 @@ run log.
 Left out: destinations that take arguments or run side by side; a cache policy set by `set_node_defaults` never answers
 for a destination, and an error handler set by it reports nothing to the router: those of the node's own do; streaming
 values with `version="v2"` fails in LangGraph for states that are dataclasses, or models that forbid extra fields, as
-soon as a graph has private channels.
+soon as a graph has private channels. A run that waits, at an interrupt or before a node, does not survive
+`graph.update_state(config, values)`: what is resumed then ends without an answer. With the default `after`,
+`update_state(config, values, as_node="__start__")` begins the run anew with the new values.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def add_router(
 
     The graph is changed in place. `graph.builder` of a compiled graph is the graph that it was compiled from, so
     compile it again afterwards, with the same checkpointer, store and interrupts; the one compiled before stays without
-    a router. Input and output of the graph stay as they are: what the router keeps is in private channels.
+    a router. Input and output of the graph stay as they are: what the router keeps is in private channels. Streams of
+    values and updates show these as well; `stream(..., stream_mode="values", output_keys=["messages"])` shows only your
+    own.
 
     A destination reads the graph's state as before, and what it spends on models is charged to it. It comes back to the
     router, unless it is terminal: then the run is over, and its edges lead on. One that goes on by itself, with

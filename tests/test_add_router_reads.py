@@ -212,6 +212,26 @@ async def test_interrupts_before_a_destination_work() -> None:
     assert len((await graph.aget_state(CONFIG)).values["orchestra_turns"]) == 2
 
 
+@pytest.mark.parametrize("before", [["answer"], []], ids=["before a node", "interrupt"])
+def test_a_run_that_waits_begins_anew_with_a_state_that_was_changed_at_the_start(before: list[str]) -> None:
+    asked: list[str] = []
+
+    def ask(state: MessagesState) -> dict[str, Any]:
+        asked.append(state["messages"][-1].text)
+        return {"messages": [AIMessage("8" if before else interrupt("Which one?"))]}
+
+    builder = add_router(graph_of(ask, answer), script("ask", "answer"), ["ask", TERMINAL])
+    graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=before)
+    graph.invoke(QUESTION, CONFIG)
+    graph.update_state(CONFIG, {"messages": [HumanMessage("And 2 x 4?")]}, as_node=START)
+    graph.invoke(None, CONFIG)
+    state = graph.invoke(None if before else Command(resume="8"), CONFIG)
+    assert state["messages"][-1].text == "It is 8."
+    values = graph.get_state(CONFIG).values
+    assert (values["orchestra_run"]["question"], values["orchestra_stopped_by"]) == ("And 2 x 4?", "answer")
+    assert "And 2 x 4?" in asked
+
+
 async def test_many_runs_at_once_keep_apart() -> None:
     graph = add_router(graph_of(search, answer), script("search", "answer"), ["search", TERMINAL]).compile(
         checkpointer=InMemorySaver()
@@ -272,6 +292,14 @@ async def test_what_the_router_keeps_is_plain_json_and_absent_from_the_output() 
         seen |= set(ours)
         assert json.loads(json.dumps(ours)) == ours
     assert seen == OURS
+
+
+def test_values_are_streamed_without_what_the_router_keeps_where_the_graphs_own_are_named() -> None:
+    graph = add_router(graph_of(search, answer), script("search", "answer"), ["search", TERMINAL]).compile()
+    assert OURS & set().union(*graph.stream(QUESTION, stream_mode="values"))
+    parts = list(graph.stream(QUESTION, stream_mode="values", output_keys=["messages"]))
+    assert [set(part) for part in parts] == [{"messages"}] * 3
+    assert parts[-1]["messages"][-1].text == "It is 42."
 
 
 def test_a_trace_records_what_the_node_reads_and_returns() -> None:
