@@ -222,8 +222,12 @@ def _given(model: type[M], value: Any, default: M) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         name = "task" if model is About else model.__name__.lower()
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"the context's {name}: {problems}") from error
+        problems = [f"{'.'.join(map(str, e['loc'])) or name} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        if any(e["type"] in ("model_type", "extra_forbidden") for e in error.errors()):
+            # An agent's context is the user's own, and may mean something else by the name.
+            ours = ", ".join(OrchestratorContext.__annotations__)
+            problems.append(f"orchestra reads {ours} of the context: a field of your own needs another name")
+        raise ConfigError(f"the context's {name}: {'; '.join(problems)}") from error
 
 
 def _conversation(history: Sequence[BaseMessage]) -> str:

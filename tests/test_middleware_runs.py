@@ -18,6 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.testing import ScriptedRouter
 from tests.agents import SEARCH, Bench, Mode, Model, both, cost, decisions, ledger_of, run, said
@@ -90,6 +91,24 @@ def test_a_run_is_given_its_budget_by_the_agents_context(given: Any, mode: Mode)
     bench = Bench("large", steps=1)
     state = run(bench.agent(), mode, context=given)
     assert state["stopped_by"] == "turns"
+
+
+@both
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"preferences": "dark"}, "the context's preferences: preferences = 'dark': .*"),
+        ({"preferences": {"theme": "dark"}}, "the context's preferences: theme = 'dark': .*"),
+        (SlottedContext(cast("Any", 7)), "the context's budget: budget = 7: .*"),
+        ({"task": "translate"}, "the context's task: task = 'translate': .*"),
+    ],
+)
+def test_a_field_of_the_users_own_under_a_name_of_ours_is_told_with_the_fix(
+    given: Any, problem: str, mode: Mode
+) -> None:
+    fix = "; orchestra reads preferences, budget, task of the context: a field of your own needs another name"
+    with pytest.raises(ConfigError, match=problem + fix):
+        run(Bench("small").agent(), mode, context=given)
 
 
 async def test_concurrent_runs_have_a_ledger_each() -> None:

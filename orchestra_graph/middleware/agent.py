@@ -72,7 +72,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
 
     The agent's output has `ledger`, `stopped_by` and `turns` beside its messages. A turn is one decision of the router,
     or the calls of tools that an expert made; the budget's `turns` count both. Preferences and budget can be given with
-    each run, as `preferences`, `budget` and `task` of the agent's context.
+    each run, as `preferences`, `budget` and `task` of the agent's context, whose other fields need other names.
 
     When the budget is used up, the cheapest expert that can be paid answers without tools; when none can, the agent
     ends with what there is, and says why. A budget in seconds ends an expert's call only where the agent runs async.
