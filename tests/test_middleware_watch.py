@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from langchain.agents import create_agent
@@ -13,6 +15,7 @@ from langchain.agents.middleware import ModelFallbackMiddleware
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import HumanMessage
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
@@ -76,6 +79,32 @@ def test_requests_are_claimed_once_and_by_the_runs_around_them() -> None:
 
     graph(node).invoke({"messages": [HumanMessage("q")]})
     assert claims == [0, 2, 0]
+
+
+def test_requests_may_be_claimed_while_others_are_made_beside_them() -> None:
+    watch, one, other = RunWatch(), uuid4(), uuid4()
+
+    def ask(times: int, run_id: UUID) -> None:
+        for _ in range(times):
+            request = uuid4()
+            watch.on_llm_start({}, ["q"], run_id=request, parent_run_id=run_id)
+            watch.on_llm_end(LLMResult(generations=[]), run_id=request)
+
+    ask(1000, other)
+    ask(5, one)
+    claims = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        beside = threading.Thread(target=ask, args=(1000, other))
+        beside.start()
+        while beside.is_alive():
+            claims.append(len(watch.claim(one)))
+    finally:
+        beside.join()
+        sys.setswitchinterval(interval)
+    assert sum(claims) + len(watch.claim(one)) == 5
+    assert len(watch.claim(other)) == 2000
 
 
 def test_what_a_meter_charges_is_not_claimed() -> None:

@@ -69,13 +69,12 @@ class RunWatch(BaseCallbackHandler):
     def claim(self, run_id: UUID) -> list[Seen]:
         """Take the requests that were made inside a run; those that a meter of its own has charged are dropped.
 
-        To be called while nothing else goes on inside that run.
+        To be called while nothing else goes on inside that run; beside it, in threads of their own, others may go on.
         """
         meter = current_meter()
-        inside = [seen for seen in self._done.values() if run_id in seen.within]
-        for seen in inside:
-            del self._done[seen.id]
-        return [seen for seen in inside if seen.meter is meter]
+        inside = [seen for seen in list(self._done.values()) if run_id in seen.within]
+        taken = [seen for seen in inside if self._done.pop(seen.id, None)]
+        return [seen for seen in taken if seen.meter is meter]
 
     # LangChain's callbacks.
 
