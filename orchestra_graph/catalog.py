@@ -154,7 +154,7 @@ class ModelSpec(_Spec):
     model: str | None = None
     """Name at the provider, for example `gpt-5`; also the key to look a price up that the catalog leaves out."""
     provider: str | None = None
-    """Provider as `genai-prices` knows it, for example `openai`."""
+    """Provider as `genai-prices` knows it, for example `openai`; of a search on the web `tavily`."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
@@ -190,9 +190,9 @@ class ToolSpec(ModelSpec):
     role: Role = "answer"
     """What an expert does."""
     path: str | None = None
-    """Folder or index file of a local search."""
+    """Folder or index file of a local search; for the kind `mcp` a JSON file of servers."""
     target: str | None = None
-    """`module:attribute` of a function, LangChain tool or compiled graph."""
+    """`module:attribute` of a function, LangChain tool or compiled graph; for the kind `mcp` `server:tool`."""
     measured: Measured | None = Field(default=None, exclude_if=lambda measured: measured is None)
     """Not in the JSON of a line that was never measured: hashes of catalogs stay what they were."""
 

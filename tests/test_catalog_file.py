@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,18 @@ def test_the_example_reads() -> None:
     assert catalog.tools["large"].required == []
     assert catalog.tools["search"].required == ["query"]
     assert catalog.terminals == ("large", "local")
+
+
+def test_the_example_shows_every_field_some_of_them_in_comments() -> None:
+    text = re.sub(r"^# (?=\[[\w.]+\]$|\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert list(parse_catalog(text, "example.toml").tools)[-2:] == ["helper", "weather"]
+    tables = list(tomllib.loads(text)["tools"].values())
+    parts: Any = {"price": Price, "latency": Latency, "limits": Limits, "measured": Measured}
+    shown = {key for table in tables for key in table}
+    assert set(ToolSpec.model_fields) - shown == {"name"}
+    for part, model in parts.items():
+        shown = {key for table in tables for key in table.get(part, ())}
+        assert set(model.model_fields) - shown <= {"source"}, part  # which is the programs' that write figures
 
 
 def test_every_field_reads() -> None:
