@@ -17,7 +17,7 @@ from orchestra_graph.state import BudgetLeft
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import StoppedBy, Turn
 
-_ROUNDING: Final = 1e-9
+ROUNDING: Final = 1e-9
 """Dollars or seconds that a sum may be off."""
 _STUCK: Final = 3
 """Replies in a row of which no call fitted the budget, after which the run is closed."""
@@ -79,7 +79,7 @@ class Purse:
 
     def affords(self, dollars: float) -> bool:
         """Whether so much can be spent without touching the reserve for closing."""
-        return dollars <= self.dollars - self._kept_dollars - self._reserved + _ROUNDING
+        return dollars <= self.dollars - self._kept_dollars - self._reserved + ROUNDING
 
     def spend(self, turn: Turn) -> None:
         """Take off what a decision cost that has just been made, before its calls are sent."""
@@ -102,10 +102,10 @@ class Purse:
         """
         if not self.is_bounded:
             return None
-        least = spec.least_dollars(estimate_tokens(texts) if spec.kind == "expert" else 0)
+        least = least_dollars(spec, texts)
         kept = 0.0 if spec.terminal else self._kept_dollars
         free = self.dollars - kept - self._reserved
-        if least > free + _ROUNDING:
+        if least > free + ROUNDING:
             return f"not sent: {spec.name} costs at least ${least:.6f}, and ${max(0.0, free):.6f} is left for it"
         if self.seconds - (0.0 if spec.terminal else self._kept_seconds) <= 0:
             return f"not sent: no time is left for {spec.name}"
@@ -133,8 +133,8 @@ class Purse:
         fit = [
             spec
             for spec in closers(self._setup.catalog, closing)
-            if spec.least_dollars(self._tokens) <= self.dollars + _ROUNDING
-            and spec.latency.p50 <= self.seconds + _ROUNDING
+            if spec.least_dollars(self._tokens) <= self.dollars + ROUNDING
+            and spec.latency.p50 <= self.seconds + ROUNDING
         ]
         return fit if self.seconds > 0 else []
 
@@ -153,9 +153,14 @@ class Purse:
         specs = self._setup.catalog.tools.values()
         return any(
             spec.least_dollars(self._tokens if spec.kind == "expert" else 0)
-            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + _ROUNDING
+            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + ROUNDING
             for spec in specs
         )
+
+
+def least_dollars(spec: ToolSpec, texts: list[str]) -> float:
+    """What a call costs at least; `texts` are what an expert will at least read."""
+    return spec.least_dollars(estimate_tokens(texts) if spec.kind == "expert" else 0)
 
 
 def _unsent(turn: Turn) -> bool:

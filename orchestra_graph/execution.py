@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -16,6 +17,7 @@ from langgraph.errors import GraphBubbleUp
 from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, send
 from orchestra_graph.billing import describe, is_refusal, is_transient
+from orchestra_graph.budgeting import ROUNDING, least_dollars
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
@@ -28,7 +30,7 @@ from orchestra_graph.runlog.encoding import dump, load
 from orchestra_graph.state import BudgetLeft, CallTask
 from orchestra_graph.text import clean
 from orchestra_graph.tools.base import Finding, Request, Result
-from orchestra_graph.turns import Call, Outcome
+from orchestra_graph.turns import Call, Charge, Outcome
 
 _log = logging.getLogger("orchestra_graph")
 
@@ -169,7 +171,7 @@ class Execution:
         request = _request(self._task, self._call)
 
         async def attempt() -> Result:
-            meter.left = self._left(meter)
+            meter.left = self._left(meter.charges, meter.shift)
             with meter.attempt():
                 return await tool.run(request)
 
@@ -179,7 +181,7 @@ class Execution:
                 attempt,
                 meter=meter,
                 limits=spec.limits,
-                may_retry=lambda: spec.least_dollars() <= _or_infinity(self._left(meter)["dollars"]),
+                may_retry=lambda: self._shortage(spec, meter.charges) is None,
                 seconds=seconds,
             )
         finally:
@@ -187,14 +189,19 @@ class Execution:
             self._shift += meter.shift
             self._first = meter.next_try
 
-    def _left(self, meter: Meter) -> BudgetLeft:
-        """What the next try may spend: what the call was given, less what its tries so far may have cost and took."""
+    def _left(self, charges: Mapping[str, Charge], shift: float = 0.0) -> BudgetLeft:
+        """What the next try may spend: what the call was given, less what its tries so far may have cost and took.
+
+        Args:
+            charges: Of the tool under way.
+            shift: Seconds by which its reported time exceeds the clock's.
+        """
         left = self._task["left"]
         if left["dollars"] is None and left["seconds"] is None:
             return left
-        made = {**self.charges, **meter.charges}.values()
+        made = {**self.charges, **charges}.values()
         dollars = _or_infinity(left["dollars"]) - sum(charge.get("upper", charge["dollars"]) for charge in made)
-        seconds = self._seconds - self._elapsed() - meter.shift
+        seconds = self._seconds - self._elapsed() - shift
         return {
             "dollars": None if math.isinf(dollars) else max(0.0, dollars),
             "seconds": None if math.isinf(seconds) else max(1e-3, seconds),
@@ -208,10 +215,14 @@ class Execution:
         dollars = self._task["left"]["dollars"]
         if self._engine.approval is not None and self._engine.approval.is_needed(spec, dollars, self._texts()):
             return "not sent: a person would have to be asked for it"
-        spent = sum(charge.get("upper", charge["dollars"]) for charge in self.charges.values())
-        if dollars is not None and spec.least_dollars() > dollars - spent:
-            return f"not sent: costs at least ${spec.least_dollars():.6f}, and ${max(0.0, dollars - spent):.6f} is left"
-        return None
+        return self._shortage(spec, {})
+
+    def _shortage(self, spec: ToolSpec, charges: Mapping[str, Charge]) -> str | None:
+        """Why the budget does not pay for one more try, or None; the charges are those of the tool under way."""
+        left, least = self._left(charges)["dollars"], least_dollars(spec, self._texts())
+        if left is None or least <= left + ROUNDING:
+            return None
+        return f"not sent: costs at least ${least:.6f}, and ${left:.6f} is left"
 
     def _texts(self) -> list[str]:
         """What an expert reads at least."""

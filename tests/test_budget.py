@@ -294,6 +294,28 @@ async def test_a_fallback_tool_is_called_only_if_it_fits() -> None:
     assert state["ledger"]["dollars"] <= 0.1
 
 
+async def test_a_fallback_expert_is_asked_only_if_what_it_will_read_fits() -> None:
+    asked = Provider()
+    first = Expert(Provider(script=["invalid"]), name="first", role="chat", fallback=("dear",), limits=LIMITS)
+    dear = Expert(asked, name="dear", role="chat", price=Price(input=1000.0), limits=LIMITS)
+    router = ScriptedRouter([("look", {}), ("first", {}), ("final_answer", {"answer": "x"})])
+    # "q" and "result of look" are at least 4 tokens: $0.004.
+    state = await run(router, [Paid("look", 0.0), first, dear], Budget(dollars=0.0039))
+    assert asked.books.requests == 0
+    assert "dear: not sent: costs at least $0.004000, and $0.003900 is left" in outcomes(state)[1]["content"]
+
+
+async def test_a_lost_request_is_not_sent_again_where_what_is_left_does_not_pay_for_reading() -> None:
+    lossy = Provider(script=["lost"] * 3)
+    expert = Expert(lossy, name="expert", role="chat", price=Price(input=1000.0), limits=LIMITS)
+    router = ScriptedRouter([("expert", {}), ("final_answer", {"answer": "x"})])
+    graph = create_orchestrator(router, [expert], budget=Budget(dollars=0.2)).compile()
+    # The question alone is $0.101, so what the first try may have cost leaves too little for a second one.
+    state = await graph.ainvoke({"messages": [HumanMessage("q" * 400)]})
+    assert lossy.books.requests == 1
+    assert 0.1 < Spent.of(state["turns"].values()).dollars <= 0.2
+
+
 # Nested orchestrators.
 
 
