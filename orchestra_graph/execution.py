@@ -113,7 +113,8 @@ class Execution:
                 edited, key = reviewed, None
                 self._call = {**self._call, "args": reviewed}
         outcome = await self._by_tools([spec.name, *(n for n in spec.fallback if n in self._catalog.tools)])
-        if cache is not None and key is not None and not outcome["error"]:
+        # A fallback's answer stands in for one call only: it was made by another tool than the key says.
+        if cache is not None and key is not None and not outcome["error"] and "by" not in outcome:
             try:
                 await cache.aset({key: (outcome, None)})
             except Exception:  # the call was paid and its result is here

@@ -195,6 +195,15 @@ async def test_failures_are_not_cached() -> None:
     assert [outcome(state, n)["content"] for n in (0, 1)] == ["down", "there"]
 
 
+async def test_the_answer_of_a_fallback_is_not_cached_as_that_of_the_tool() -> None:
+    first = Scripted("a", ToolError("down"), "from a", cache=True, fallback=("b",), parameters=QUERY)
+    calls = [("a", {"query": "x"})] * 3
+    second = Scripted("b", "from b", parameters=QUERY)
+    state = await run([first, second], *calls, final(), cache=InMemoryCache())
+    assert [outcome(state, n)["content"] for n in range(3)] == ["from b", "from a", "from a"]
+    assert (len(first.requests), outcome(state, 2)["cached"]) == (2, True)
+
+
 async def test_an_expert_is_asked_again_when_the_evidence_has_changed() -> None:
     expert = Expert(ScriptedExpert("hm"), name="e", role="chat", cache=True)
     look = Scripted("look", "news")
