@@ -21,13 +21,13 @@ from orchestra_graph.budgeting import ROUNDING, least_dollars
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
-from orchestra_graph.evidence import texts_of
+from orchestra_graph.evidence import Evidence, shown_to, texts_of
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.progress import tell_outcome
 from orchestra_graph.runlog.encoding import dump, load
-from orchestra_graph.state import BudgetLeft, CallTask
+from orchestra_graph.state import BudgetLeft, CallTask, RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.tools.base import Finding, Request, Result
 from orchestra_graph.turns import Call, Charge, Outcome
@@ -105,8 +105,8 @@ class Execution:
                 }
                 return {**hit, "cached": True, "seconds": 0.0}
         approval, left, edited = self._engine.approval, self._task["left"]["dollars"], None
-        if approval is not None and approval.is_needed(spec, left, self._texts()):
-            reviewed = approval.review(spec, self._call, left, self._texts())
+        if approval is not None and approval.is_needed(spec, left, self._texts(spec)):
+            reviewed = approval.review(spec, self._call, left, self._texts(spec))
             if isinstance(reviewed, str):
                 return {"content": REJECTED.format(why=reviewed), "error": True, "rejected": True, "seconds": 0.0}
             if reviewed != self._call["args"]:
@@ -169,7 +169,7 @@ class Execution:
             journal=self._engine.journal(run_id),
             first=self._first,
         )
-        request = _request(self._task, self._call)
+        request = _request(self._task["run"], self._call, self._shown(spec))
 
         async def attempt() -> Result:
             meter.left = self._left(meter.charges, meter.shift)
@@ -214,27 +214,33 @@ class Execution:
         if not spec.validator.is_valid(self._call["args"]):
             return "cannot take these arguments"
         dollars = self._task["left"]["dollars"]
-        if self._engine.approval is not None and self._engine.approval.is_needed(spec, dollars, self._texts()):
+        if self._engine.approval is not None and self._engine.approval.is_needed(spec, dollars, self._texts(spec)):
             return "not sent: a person would have to be asked for it"
         return self._shortage(spec, {})
 
     def _shortage(self, spec: ToolSpec, charges: Mapping[str, Charge]) -> str | None:
         """Why the budget does not pay for one more try, or None; the charges are those of the tool under way."""
-        left, least = self._left(charges)["dollars"], least_dollars(spec, self._texts())
-        if left is None or least <= left + ROUNDING:
+        left = self._left(charges)["dollars"]
+        if left is None:
+            return None
+        least = least_dollars(spec, self._texts(spec))
+        if least <= left + ROUNDING:
             return None
         return f"not sent: costs at least ${least:.6f}, and ${left:.6f} is left"
 
-    def _texts(self) -> list[str]:
+    def _shown(self, spec: ToolSpec) -> Evidence:
+        return shown_to(spec, self._task, self._engine, self._catalog)
+
+    def _texts(self, spec: ToolSpec) -> list[str]:
         """What an expert reads at least."""
-        return [self._task["run"]["question"], *texts_of(self._task)]
+        return [self._task["run"]["question"], *texts_of(self._shown(spec))]
 
     def _cache_key(self, spec: ToolSpec) -> tuple[tuple[str, ...], str]:
         """Tool, version, arguments; question and evidence too, where the arguments are not all that the tool reads."""
         task, call = self._task, self._task["call"]
-        reads_run = "evidence" in task or "brief" in task or not call["args"]
-        run = task["run"]
-        read = (run["conversation"], run["question"], task.get("evidence"), task.get("brief"))
+        shown, run = self._shown(spec), task["run"]
+        reads_run = self._engine.tools[spec.name].reads_evidence or not call["args"]
+        read = (run["conversation"], run["question"], shown.get("evidence"), shown.get("brief"))
         context = read if reads_run else None
         content = orjson.dumps((spec.name, spec.version, call["args"], context), option=orjson.OPT_SORT_KEYS)
         return _CACHE_NAMESPACE, hashlib.sha256(content).hexdigest()
@@ -244,13 +250,13 @@ class Execution:
         return time.perf_counter() - self._started + self._shift
 
 
-def _request(task: CallTask, call: Call) -> Request:
+def _request(run: RunHeader, call: Call, shown: Evidence) -> Request:
     return Request(
         args=call["args"],
-        question=task["run"]["question"],
-        conversation=task["run"]["conversation"],
-        evidence=tuple(Finding(**f) for f in task.get("evidence", ())),
-        brief=task.get("brief", ()),
+        question=run["question"],
+        conversation=run["conversation"],
+        evidence=tuple(Finding(**f) for f in shown.get("evidence", ())),
+        brief=shown.get("brief", ()),
         call_id=call["id"],
     )
 

@@ -161,7 +161,7 @@ class ClosingNode(Node):
             "turn": turn["id"],
             "call": turn["decision"]["calls"][0],
             "left": purse.for_call(spec),
-            **await evidence_for(engine.protocol, situation_of(engine.setup(run), state, turns), spec),
+            **await evidence_for(engine, situation_of(engine.setup(run), state, turns), spec),
         }
         tell_decision(engine, run["id"], turn)
         started = time.perf_counter()

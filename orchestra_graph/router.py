@@ -20,7 +20,7 @@ from orchestra_graph.budgeting import Purse
 from orchestra_graph.captures import CapturedMessage
 from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
-from orchestra_graph.evidence import Evidence, evidence_for, situation_of, texts_of
+from orchestra_graph.evidence import evidence_for, situation_of, texts_of
 from orchestra_graph.ledger import ROUTER
 from orchestra_graph.lifecycle import begin, finish
 from orchestra_graph.meter import Meter
@@ -254,9 +254,9 @@ class _Deciding:
                 turn["outcomes"][call["id"]] = {"content": answer, "answer": answer, "error": False, "seconds": 0.0}
                 continue
             spec = self._setup.catalog.tools[call["tool"]]
-            reads = self._engine.tools[call["tool"]].reads_evidence
-            evidence = await evidence_for(self._engine.protocol, self._situation, spec) if reads else Evidence()
-            refusal = purse.reserve(spec, [self._run["question"], *texts_of(evidence)])
+            evidence = await evidence_for(self._engine, self._situation, spec)
+            read = texts_of(evidence) if self._engine.tools[spec.name].reads_evidence else ()
+            refusal = purse.reserve(spec, [self._run["question"], *read])
             if refusal is not None:
                 turn["outcomes"][call["id"]] = _unsent(refusal)
                 continue

@@ -6,12 +6,16 @@ Left out: exact token counts, which need the model's own tokenizer.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
 
 CHARACTERS_PER_TOKEN: Final = 4
 """Rule of thumb for English and code; used where no tokenizer is at hand."""
+
+_SHORTEST_CUT: Final = 400
+"""Characters below which a piece of an older text is not worth reading."""
 
 _CUT_OFF: Final = frozenset({"length", "max_tokens"})
 """What providers call a reply that ended at the limit on its length."""
@@ -74,6 +78,18 @@ def cut(text: str, tokens: int) -> str:
     head = limit * 2 // 3
     tail = limit - head
     return f"{text[:head]}\n[... {len(text) - limit:,} of {len(text):,} characters cut ...]\n{text[len(text) - tail :]}"
+
+
+def newest_that_fit(texts: Iterable[str], tokens: int) -> list[str]:
+    """Of texts from the newest back those that fit in about `tokens` tokens; the last of them may be cut."""
+    room = tokens * CHARACTERS_PER_TOKEN
+    kept: list[str] = []
+    for text in texts:
+        if kept and len(text) > room < _SHORTEST_CUT:
+            break
+        kept.append(cut(text, max(room, 0) // CHARACTERS_PER_TOKEN))
+        room -= len(kept[-1])
+    return kept
 
 
 def neutralise(text: str) -> str:

@@ -130,6 +130,27 @@ async def test_a_fallback_that_must_never_be_called_is_not() -> None:
     assert second.requests == []
 
 
+async def test_a_fallback_expert_of_a_function_reads_the_evidence_and_the_function_does_not() -> None:
+    first, expert = Scripted("first", ToolError("down"), fallback=("expert",)), ScriptedExpert("hm")
+    tools = [Scripted("look", "news"), first, Expert(expert, name="expert", role="chat")]
+    await run(tools, ("look", {}), ("first", {}), final())
+    assert "Evidence:\n[1] look {}\nnews" in expert.prompts[0][1].text
+    assert first.requests[0].evidence == ()
+
+
+async def test_a_fallback_expert_reads_no_more_than_its_own_context_holds() -> None:
+    small = ScriptedExpert("hm")
+    tools = [
+        Scripted("look", "a" * 300, "b" * 300, "c" * 300),
+        Expert(ScriptedExpert([ToolError("down")]), name="large", role="chat", fallback=("small",)),
+        Expert(small, name="small", role="chat", limits=Limits(context_tokens=150)),
+    ]
+    await run(tools, ("look", {}), ("look", {}), ("look", {}), ("large", {}), final())
+    shown = small.prompts[0][1].text
+    assert "a" * 9 not in shown
+    assert "b" * 300 in shown and "c" * 300 in shown
+
+
 # The cache.
 
 
@@ -202,6 +223,14 @@ async def test_the_answer_of_a_fallback_is_not_cached_as_that_of_the_tool() -> N
     state = await run([first, second], *calls, final(), cache=InMemoryCache())
     assert [outcome(state, n)["content"] for n in range(3)] == ["from b", "from a", "from a"]
     assert (len(first.requests), outcome(state, 2)["cached"]) == (2, True)
+
+
+async def test_evidence_of_a_fallback_expert_makes_no_other_call_of_a_function() -> None:
+    first = Scripted("first", "there", cache=True, fallback=("expert",), parameters=QUERY)
+    tools = [first, Scripted("look", "news"), Expert(ScriptedExpert("hm"), name="expert", role="chat")]
+    ask = ("first", {"query": "a"})
+    await run(tools, ask, ("look", {}), ask, final(), cache=InMemoryCache())
+    assert len(first.requests) == 1
 
 
 async def test_an_expert_is_asked_again_when_the_evidence_has_changed() -> None:
