@@ -278,8 +278,8 @@ class Meter(BaseCallbackHandler):
 
     def _close(self, error: BaseException | None) -> None:
         for run_id in list(self._requests):
-            # A request that is cancelled may not be told to its handlers.
-            self._fail(self._requests.pop(run_id), error or TimeoutError("no answer"))
+            # A request that is cancelled may not be told to its handlers. What ended the call is another one's failure.
+            self._fail(self._requests.pop(run_id), TimeoutError("the call ended before the request came back"))
         own, self._own = self._own, None
         if own is not None:
             clock = max(0.0, time.perf_counter() - own.started - own.inner_seconds)

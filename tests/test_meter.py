@@ -24,7 +24,7 @@ from orchestra_graph.testing import ScriptedExpert
 from orchestra_graph.tools.adapt import as_tool
 from orchestra_graph.tools.base import Request
 from orchestra_graph.turns import Charge
-from tests.provider import ANSWERED, LIMITS, PRICE, Provider
+from tests.provider import ANSWERED, LIMITS, PRICE, Provider, RefusedError
 
 SPEC = ModelSpec(price=PRICE, limits=LIMITS)
 
@@ -191,6 +191,15 @@ async def test_a_cancelled_request_is_uncertain_with_all_that_it_may_write() -> 
     assert charge["status"] == "uncertain"
     assert charge["upper"] == pytest.approx(PRICE.dollars(input_tokens=101, output_tokens=LIMITS.output_tokens))
     assert 0.01 < charge["seconds"] < 1.0
+
+
+async def test_a_request_under_way_when_another_one_is_refused_is_uncertain() -> None:
+    measured, slow = meter(), ScriptedExpert("x", delay=5)
+    with pytest.raises(RefusedError), measured.attempt():
+        await asyncio.gather(slow.ainvoke("q"), Provider(script=["refused"]).ainvoke("q"))
+    assert statuses(measured) == {"c#0.0": "uncertain", "c#0.1": "failed", "c#0": "failed"}
+    assert measured.charges["c#0.0"]["upper"] > 0
+    assert measured.charges["c#0.0"]["error"] == "TimeoutError: the call ended before the request came back"
 
 
 async def test_a_call_with_a_price_a_call_that_failed_may_have_been_billed() -> None:
