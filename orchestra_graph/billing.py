@@ -26,6 +26,19 @@ _NEVER_SENT: Final = (
 )
 """Names of exceptions of httpx, aiohttp, requests and the standard library raised before a request leaves."""
 
+_SENT: Final = (
+    "ReadTimeout",
+    "ReadTimeoutError",
+    "WriteTimeout",
+    "ReadError",
+    "WriteError",
+    "RemoteProtocolError",
+    "ServerDisconnectedError",
+    "ConnectionResetError",
+    "CancelledError",
+)
+"""Names of those that are raised after it has left, of the same libraries and of urllib3."""
+
 _TRANSIENT_STATUS: Final = frozenset({408, 409, 425, 429})
 _PERMANENT_NAMES: Final = frozenset({"UnsupportedProtocol", "InvalidURL"})
 _TRANSPORT_NAMES: Final = frozenset(
@@ -38,7 +51,13 @@ _VLLM_OVERFLOW: Final = "This model's maximum context length is"
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the failure shows that nothing was billed."""
-    return any(status_of(e) is not None or type(e).__name__ in _NEVER_SENT for e in _chain(error))
+    for e in _chain(error):
+        name = type(e).__name__
+        if status_of(e) is not None or name in _NEVER_SENT:
+            return True
+        if name in _SENT:  # what comes after it may be the failure of another request, which was handled
+            return False
+    return False
 
 
 def is_bad_request(error: BaseException) -> bool:

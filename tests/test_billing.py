@@ -29,7 +29,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
-def while_handling(error: Exception, context: BaseException) -> Exception:
+def while_handling(error: BaseException, context: BaseException) -> BaseException:
     error.__context__ = context
     return error
 
@@ -67,6 +67,9 @@ def test_refusals_are_free(error: BaseException) -> None:
         ValueError("anything else"),
         answered(302),
         caused(openai.APIConnectionError(request=REQUEST), httpx.ReadError("reset")),
+        while_handling(httpx.ReadTimeout("slow"), answered(404)),
+        while_handling(httpx.ReadTimeout("slow"), httpx.ConnectError("refused")),
+        caused(TimeoutError("no reply within 5 s"), while_handling(asyncio.CancelledError(), answered(404))),
     ],
 )
 def test_what_broke_after_it_was_sent_may_have_been_billed(error: BaseException) -> None:
