@@ -41,7 +41,7 @@ from orchestra_graph.state import (
     answer_of,
     question_of,
 )
-from orchestra_graph.text import clean, cut
+from orchestra_graph.text import clean, cut, newest_that_fit
 from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
@@ -232,8 +232,9 @@ def _given(model: type[M], value: Any, default: M) -> M:
 
 def _conversation(history: Sequence[BaseMessage]) -> str:
     """What people and assistants said before the question, for experts: the newest parts that fit, oldest first."""
-    said = [f"{m.type}: {clean(m.text)}" for m in history if isinstance(m, HumanMessage | AIMessage) and m.text]
-    return cut("\n".join(said), _CONVERSATION_SHOWN)
+    said = (m for m in reversed(history) if isinstance(m, HumanMessage | AIMessage) and m.text)
+    shown = newest_that_fit((f"{m.type}: {clean(m.text)}" for m in said), _CONVERSATION_SHOWN)
+    return "\n".join(reversed(shown))
 
 
 def closing_turn(run: RunHeader, index: int, tool: str, why: StoppedBy) -> Turn:

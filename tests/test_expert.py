@@ -374,3 +374,25 @@ async def test_an_expert_reads_the_conversation_before_the_question() -> None:
     await graph.ainvoke({"messages": [("user", "And in Basel?")]}, thread)
     assert prompts[0] == "Question:\nWeather in Bern?"
     assert prompts[1] == "Conversation so far:\nhuman: Weather in Bern?\nai: dry\n\nQuestion:\nAnd in Basel?"
+
+
+async def test_of_a_long_conversation_an_expert_reads_what_is_newest() -> None:
+    model = ScriptedExpert("<answer>dry</answer>")
+    graph = create_orchestrator(ScriptedRouter([("expert", {})]), [Expert(model, name="expert")]).compile()
+    said = [f"({n:02}){'x' * 900}({n:02})" for n in range(20)]
+    await graph.ainvoke({"messages": [*map(HumanMessage, said), HumanMessage("And in Basel?")]})
+    (prompt,) = (messages[-1].text for messages in model.prompts)
+    whole = [text in prompt for text in said]
+    named = [f"({n:02})" in prompt for n in range(20)]
+    assert sum(whole) == 8 and whole == sorted(whole)
+    assert sum(named) <= 9 and named == sorted(named)
+
+
+async def test_of_a_long_message_an_expert_reads_beginning_and_end() -> None:
+    model = ScriptedExpert("<answer>dry</answer>")
+    graph = create_orchestrator(ScriptedRouter([("expert", {})]), [Expert(model, name="expert")]).compile()
+    said = [HumanMessage("old"), AIMessage(f"begin{'x' * 20_000}end"), HumanMessage("And in Basel?")]
+    await graph.ainvoke({"messages": said})
+    shown, _, _ = model.prompts[0][-1].text.partition("\n\nQuestion:")
+    assert shown.startswith("Conversation so far:\nai: beginxxx") and shown.endswith("xxxend")
+    assert "characters cut" in shown and len(shown) < 8_200
