@@ -13,11 +13,19 @@ _STARTS: Final = r"sk-|sk_|pk-|hf_|gh[pousr]_|github_pat_|gsk_|tvly-|nvapi-|lsv2
 SECRET_VALUE: Final = re.compile(rf"(?i:bearer\s+)\S+|({_STARTS})[A-Za-z0-9_-]{{8,}}|[a-z]+://[^/\s]*:[^/\s]*@.*")
 """A value that is a secret, or holds one, as a whole."""
 
+_END: Final = r"\s'\",;"
+_NO_WORD: Final = rf"(?=[^\d{_END}]*\d|(?:[^a-z{_END}]*[a-z][^A-Z{_END}]*[A-Z]){{2}}|[^={_END}]*={{1,2}}(?:[{_END}]|$))"
+"""Digits, capitals within or base64's end: the basic operation and a bearer certificate are none."""
+
 _IN_TEXT: Final = re.compile(
-    rf"(?i:\b(?:bearer|basic)\s+)[^\s'\",;]{{8,}}|(?<![A-Za-z0-9_-])(?:{_STARTS})[A-Za-z0-9_-]{{8,}}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
-    r"|([?&](?i:[\w.-]*(?:key|secret|password|token|appid|sig|signature)=))[^\s&'\"#]+"
+    rf"(?P<header>(?i:authorization)\W{{1,5}}(?:b['\"])?)(?i:bearer|basic)\s+[^{_END}]{{8,}}"
+    rf"|(?i:\b(?:bearer|basic)\s+){_NO_WORD}[^{_END}]{{8,}}"
+    rf"|(?<![A-Za-z0-9_-])(?:{_STARTS})[A-Za-z0-9_-]{{8,}}"
+    # Of a URL all before the last @ of its host; a name alone is a secret in the web only.
+    r"|(?<=://)[^/\s'\":@?#]*:[^/\s'\"]+(?=@)|(?:(?<=http://)|(?<=https://))[^/\s'\"?#]+(?=@)"
+    r"|(?P<field>[?&](?i:[\w.-]*(?:key|secret|password|token|appid|sig|signature)=))[^\s&'\"#]+"
 )
-"""What is hidden; of a URL's query the value, so that the name in the one group still says which it was."""
+"""What is hidden, behind the name in one of the groups, which still says what it was."""
 _HIDDEN: Final = "[secret]"
 
 
@@ -28,4 +36,4 @@ def hide_secrets(text: str) -> str:
         >>> hide_secrets("401: no such key sk-abcdefgh12345678")
         '401: no such key [secret]'
     """
-    return _IN_TEXT.sub(rf"\1{_HIDDEN}", text)
+    return _IN_TEXT.sub(rf"\g<header>\g<field>{_HIDDEN}", text)
