@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -76,6 +78,27 @@ def build(source: Path, index: Path, embeddings: Embeddings | None = None) -> In
         # The index and its vectors, and nothing of earlier builds.
         assert sorted(path.name for path in index.parent.iterdir()) == [index.name, told(index).file]
     return report
+
+
+# Who may read it.
+
+
+def test_a_first_index_may_be_read_by_whom_the_umask_lets(folder: Path, index: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        build(folder, index)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(index.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o440, 0o664])
+def test_an_index_that_is_built_again_may_be_read_by_the_same(folder: Path, index: Path, mode: int) -> None:
+    build(folder, index, SyntheticEmbeddings())
+    index.chmod(mode)
+    (folder / "gannet.txt").write_text("The gannet dives deep")
+    assert build(folder, index, SyntheticEmbeddings()).changed == 1
+    assert {stat.S_IMODE(path.stat().st_mode) for path in index.parent.iterdir()} == {mode}
 
 
 # From a corpus.

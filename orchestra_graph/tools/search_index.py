@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -133,6 +132,8 @@ def _build(root: Path, target: Path, embeddings: Embeddings | None, progress: Pr
                 vectors = _vectors(target, old if kept else None, probe)
                 report = replace(report, embedded=_embed(database, vectors, embeddings, progress), vectors=len(vectors))
                 _save(database, vectors, path, probe)
+                if target.exists():
+                    shutil.copymode(target, path)
             database.execute("COMMIT")
     except BaseException:
         if new is not None:
@@ -203,19 +204,24 @@ def _probe(target: Path, old: Vectors | None, embeddings: Embeddings | None) -> 
 
 
 @contextmanager
-def _draft(target: Path, *, copied: bool) -> Iterator[str]:
-    """A file to work on, a copy of the index or empty; it takes the index's place when the block ends well."""
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+def _draft(target: Path, *, copied: bool) -> Iterator[Path]:
+    """A file to work on, a copy of the index or empty; it takes the index's place when the block ends well.
+
+    Whoever may read the index may read the new one; a first one is as any file that the process makes.
+    """
+    draft, is_first = target.with_name(f".{target.name}.{secrets.token_hex(4)}"), not target.exists()
+    handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if is_first else 0o600)
     try:
         if copied:
             shutil.copyfile(target, draft)
         yield draft
         os.fsync(handle)
-        os.chmod(draft, 0o644)
+        if not is_first:
+            shutil.copymode(target, draft)
         os.replace(draft, target)
     finally:
         os.close(handle)
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def _prepare(database: sqlite3.Connection, root: Path, *, is_new: bool) -> None:
