@@ -46,6 +46,13 @@ def test_variables_are_filled_in_everywhere(tmp_path: Path) -> None:
         ({"a": {"command": 1}}, "a.command: Input should be a valid string"),
         ({"a": {"command": "x", "env": {"API_KEY": "hush-hush"}}}, "a: API_KEY looks like a secret"),
         ({"a": {"url": "x", "headers": {"X": "Bearer hush-hush"}}}, "a: X looks like a secret"),
+        ({"a": {"command": "x", "args": ["--api-key", "hush-hush"]}}, "a: --api-key looks like a secret"),
+        ({"a": {"command": "x", "args": ["-e", "MY_TOKEN=hush-hush"]}}, "a: MY_TOKEN looks like a secret"),
+        ({"a": {"command": "x", "args": ["Authorization: Bearer hush-hush"]}}, "a: args holds what looks like a"),
+        ({"a": {"command": "x", "args": ["postgres://me:hush-hush@host/db"]}}, "a: args holds what looks like a"),
+        ({"a": {"command": "x", "args": ["https://me:hush-hush@host?token=x"]}}, "a: args holds what looks like a"),
+        ({"a": {"url": "https://hush-hush@host/mcp"}}, "a: url holds what looks like a secret"),
+        ({"a": {"url": "https://host/mcp?x=1&tavilyApiKey=hush-hush"}}, "a: url holds what looks like a secret"),
     ],
 )
 def test_a_wrong_file(tmp_path: Path, servers: Any, said: str) -> None:
@@ -54,6 +61,15 @@ def test_a_wrong_file(tmp_path: Path, servers: Any, said: str) -> None:
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert "hush-hush" not in str(error.value)
+
+
+def test_what_only_resembles_a_secret_is_read(tmp_path: Path) -> None:
+    args = ["--no-password", "run", "--token", "--token-file", "/run/t", "-e", "MY_TOKEN", "postgres://me@host/db"]
+    filled = [*args, "--api-key", "${KEY}", "--token=${KEY}", "Authorization: Bearer ${KEY}"]
+    servers = {"a": {"command": "x", "args": filled}, "b": {"url": "https://host/mcp?x=1&tavilyApiKey=${KEY}"}}
+    read = read_servers(write(tmp_path, servers), {"KEY": "k"})
+    assert read["a"]["args"] == [*args, "--api-key", "k", "--token=k", "Authorization: Bearer k"]
+    assert read["b"]["url"] == "https://host/mcp?x=1&tavilyApiKey=k"
 
 
 def test_a_file_that_is_not_there() -> None:

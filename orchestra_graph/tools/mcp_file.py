@@ -21,9 +21,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.redact import SECRET_KEY, SECRET_VALUE
+from orchestra_graph.redact import SECRET_KEY, SECRET_VALUE, hide_secrets
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_OPTION: Final = re.compile(r"--?(?!no-)\w")
 
 
 class _Server(BaseModel):
@@ -40,11 +41,24 @@ class _Server(BaseModel):
     def _one_way(self) -> _Server:
         if (self.command is None) == (self.url is None):
             raise ValueError("expected command (a server that is started) or url (one that runs)")
-        for name, value in [*self.env.items(), *self.headers.items()]:
+        for name, text in [("url", self.url or ""), *(("args", arg) for arg in self.args)]:
+            if not _VARIABLE.search(text) and hide_secrets(text) != text:
+                raise ValueError(f"{name} holds what looks like a secret (not shown); write ${{NAME_OF_VARIABLE}}")
+        for name, value in self._values():
             literal = not _VARIABLE.search(value)
             if literal and value and (SECRET_KEY.search(name) or SECRET_VALUE.fullmatch(value)):
                 raise ValueError(f"{name} looks like a secret (its value is not shown); write ${{NAME_OF_VARIABLE}}")
         return self
+
+    def _values(self) -> Iterator[tuple[str, str]]:
+        """Values with their names; of arguments `NAME=VALUE`, and what follows `--name`."""
+        yield from self.env.items()
+        yield from self.headers.items()
+        for option, arg in zip(["", *self.args], self.args, strict=False):
+            name, _, value = arg.partition("=")
+            yield name, value
+            if _OPTION.match(option) and not arg.startswith("-"):
+                yield option, arg
 
 
 class _File(BaseModel):
