@@ -9,7 +9,8 @@ import pytest
 
 from orchestra_graph.errors import ToolError
 from orchestra_graph.tools.sandbox import Execution, Sandbox, Subprocess
-from orchestra_graph.workbench.sandbox import REMEMBERED, Remembered
+from orchestra_graph.workbench import Workbench
+from orchestra_graph.workbench.sandbox import REMEMBERED, Remembered, shared_sandbox, warn_of_answers
 
 
 @dataclass
@@ -84,6 +85,29 @@ async def test_a_sandbox_that_fails_is_asked_again() -> None:
         with pytest.raises(ToolError, match="does not start"):
             await sandbox.run("broken")
     assert counting.asked == ["broken", "broken"]
+
+
+async def test_that_answers_are_judged_without_a_sandbox_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    bench = Workbench()
+    (task,) = bench.tasks("train", 1, families=["programming"])
+    world = bench.world(task)
+    for kept in (shared_sandbox, warn_of_answers):
+        kept.cache_clear()
+    try:
+        bench.tools(world)
+        assert caplog.messages == []
+        verdicts = [
+            await bench.verdict(task, answer, world) for answer in ("def solve(xs): return 'no'", task.reference)
+        ]
+    finally:
+        for kept in (shared_sandbox, warn_of_answers):
+            kept.cache_clear()
+    (said,) = caplog.messages
+    assert verdicts == [False, True]
+    assert "without a sandbox" in said and "bubblewrap is missing; fix: " in said
 
 
 async def test_the_oldest_is_forgotten() -> None:

@@ -1,14 +1,17 @@
-"""Where the workbench's programs run: experts' code, and the tests of programming tasks."""
+"""Where the workbench's programs run: experts' code, and the answers to programming tasks under their tests."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from functools import cache
 from typing import Final
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.tools.sandbox import Bubblewrap, Execution, Sandbox, Subprocess
+
+_log = logging.getLogger("orchestra_graph")
 
 REMEMBERED: Final = 1024
 """Programs whose executions are kept."""
@@ -54,9 +57,18 @@ class Remembered:
 @cache
 def shared_sandbox() -> Sandbox:
     """The one of all worlds of this process."""
-    # Every program that runs here is written by the workbench itself, so a plain subprocess will do where bubblewrap
-    # cannot start.
+    # The workbench's own experts write what runs here, so a plain subprocess will do where bubblewrap cannot start. An
+    # answer that is judged may be another's, see `warn_of_answers`.
     try:
         return Remembered(Bubblewrap())
     except ConfigError:
         return Remembered(Subprocess(trusted=True))
+
+
+@cache
+def warn_of_answers() -> None:
+    """Say, once, that answers are run to judge them, whoever wrote them, where there is no sandbox for it."""
+    try:
+        Bubblewrap()
+    except ConfigError as error:
+        _log.warning("answers to programming tasks are run without a sandbox, to judge them (%s)", error)

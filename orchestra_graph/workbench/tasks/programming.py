@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from orchestra_graph.text import clean
+from orchestra_graph.workbench.sandbox import warn_of_answers
 from orchestra_graph.workbench.tasks.base import Desk, Family, Sizes, Working
 from orchestra_graph.workbench.tasks.steps import FINALS, STEPS, Algorithm
 from orchestra_graph.workbench.wording import Phrases, Split, phrases
@@ -107,6 +108,7 @@ class Programming(Family[Steps]):
         fences = _FENCE.findall(answer)
         inputs = _inputs(Random(repr(problem)))
         code = clean(fences[-1] if fences else answer)
+        warn_of_answers()
         run = await world.sandbox.run(code + _HARNESS, stdin=json.dumps(inputs))
         lines = run.stdout.strip().splitlines()
         return run.exit_code == 0 and bool(lines) and lines[-1] == json.dumps(_outputs(problem, inputs))
