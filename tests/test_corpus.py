@@ -70,10 +70,20 @@ def test_bad_lines_are_counted_and_the_first_are_told(tmp_path: Path) -> None:
     assert "\n" not in reader.problem
 
 
-def test_a_title_that_the_text_begins_with_is_not_repeated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("title", "text", "kept"),
+    [
+        ("Tides", '"Tides"\nThey turn.', ""),
+        ("Art", "Art", ""),
+        ("C++", "C++ has classes.", ""),
+        ("Art", "Arthur was a king.", "Art"),
+        ("Art", "The art of war.", "Art"),
+    ],
+)
+def test_a_title_that_the_text_begins_with_is_not_repeated(tmp_path: Path, title: str, text: str, kept: str) -> None:
     path = tmp_path / "corpus.jsonl"
-    path.write_bytes(orjson.dumps({"title": "Tides", "contents": '"Tides"\nThey turn.'}))
-    assert list(CorpusReader(path)) == [("corpus.jsonl:1", "", '"Tides"\nThey turn.')]
+    path.write_bytes(orjson.dumps({"title": title, "contents": text}))
+    assert list(CorpusReader(path)) == [("corpus.jsonl:1", kept, text)]
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])

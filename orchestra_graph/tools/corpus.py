@@ -7,6 +7,7 @@ passed over. A passage stays whole. `contents` often begins with the title; it i
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from orchestra_graph.errors import ConfigError
 CORPUS_ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 _TEXTS = ("contents", "content", "text")
+_WORD = re.compile(r"\w")
 _CHUNK_BYTES = 1 << 16
 _SHOWN = 3
 """Bad lines that the summary quotes."""
@@ -85,7 +87,8 @@ class CorpusReader:
             self._refuse(number, "its text is empty")
             return None
         title = (read.title or "").strip()
-        if read.text.lstrip('" ').startswith(title):
+        start = read.text.lstrip('" ')
+        if start.startswith(title) and not _WORD.match(start, len(title)):
             title = ""
         return str(read.id) if read.id is not None else f"{self.path.name}:{number}", title, read.text
 
