@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestra_graph.errors import RouterError
+from orchestra_graph.errors import RouterError, RunLogError
 from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.routers import Fixed
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.memory import MemoryLog
 from orchestra_graph.runlog.read import read_runs
-from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.record import Trajectory, Verdict
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.expert import Expert
+from orchestra_graph.workbench import Workbench
+from orchestra_graph.workbench.trial import JUDGE, try_router
 
 QUESTION = {"messages": [("user", "What is 6 x 7?")]}
 
@@ -50,3 +53,18 @@ async def test_a_run_that_broke_keeps_what_it_paid() -> None:
     assert (run.ended, run.answer) == ("failed", None)
     assert "the server says 400" in (run.error or "")
     assert {charge["tool"] for charge in run.turns[0]["charges"].values()} == {"router", "expert"}
+
+
+async def test_a_run_of_the_workbench_has_its_verdict() -> None:
+    bench, log = Workbench(), MemoryLog()
+    tasks = bench.tasks("train", 2, families=["arithmetic"])
+    figures = await try_router(bench, Fixed(tool="large"), tasks, run_log=log)
+    runs = {run.task.id: run.verdict for run in log.take()}
+    assert runs == {
+        task.id: Verdict(outcome=float(one.solved), by=JUDGE) for task, one in zip(tasks, figures, strict=True)
+    }
+
+
+def test_a_run_that_is_not_held_cannot_be_judged() -> None:
+    with pytest.raises(RunLogError, match="'gone' is not held; expected one that has ended; fix: judge it before"):
+        MemoryLog().judge("gone", Verdict(outcome=1.0, by="me"))

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestra_graph.errors import RunLogError
 from orchestra_graph.runlog.log import RunLog, captures_named, captures_of, charges_of, has_nested, runs_of
-from orchestra_graph.runlog.record import Trajectory
+from orchestra_graph.runlog.record import Trajectory, Verdict
 from orchestra_graph.runlog.repair import folded
 from orchestra_graph.runlog.spool import Journal, Record
 from orchestra_graph.turns import Charge
@@ -48,6 +49,17 @@ class MemoryLog(RunLog):
         self._ended.append({**trajectory, **nested, "captures": captures})
         self._records.pop(run_id, None)
         return captures
+
+    def judge(self, run_id: str, verdict: Verdict) -> None:
+        """Say whether a run that has ended solved its task; a later verdict replaces it.
+
+        Raises:
+            RunLogError: No such run is held.
+        """
+        run = next((run for run in reversed(self._ended) if run["run_id"] == run_id), None)
+        if run is None:
+            raise RunLogError(f"run {run_id!r} is not held; expected one that has ended; fix: judge it before `take`")
+        run["verdict"] = verdict.model_dump(mode="json")
 
     def take(self) -> list[Trajectory]:
         """The runs so far, in the order in which they ended; those that broke come last, as `failed` or `abandoned`."""
