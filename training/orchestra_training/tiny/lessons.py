@@ -3,12 +3,16 @@
 A log of runs gives the places to stand in, whoever decided in them; the oracle gives the word. A line is to be taken
 where a plan begins with it that is about as good as the best one that the budget pays for, so that lines behind the
 first good one teach something too.
+
+What is rare in a log is added: of every place, if there is one, a limit of turns that makes another tool the good one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.protocols.base import Situation
@@ -16,6 +20,8 @@ from orchestra_graph.protocols.scan import SKIP, TAKE, ScanProtocol
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.workbench.oracle import Offer, Step, good_calls
 from orchestra_training.metrics import LABELS
+
+FEW_TURNS: Final = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,21 @@ def lessons_of(run: Trajectory) -> Iterator[Lesson]:
     for place in range(len(run.turns)):
         turns = {turn["id"]: turn for turn in run.turns[:place]}
         situation = Situation(run.task.question, run.catalog, run.preferences, run.budget, turns)
-        good = _good(situation, identity)
-        if good:
-            for spec, view in protocol.views(situation):
+        rng = Random(f"lessons/{run.task.id}/{place}")
+        for each in (situation, *_hurried(situation, identity, rng)):
+            good = _good(each, identity)
+            for spec, view in protocol.views(each) if good else ():
                 yield Lesson(str(view.messages[0].text), TAKE if spec.name in good else SKIP, place)
+
+
+def _hurried(situation: Situation, identity: Mapping[str, str], rng: Random) -> Iterator[Situation]:
+    """The same place with few turns left, where another tool is then the good one."""
+    used = situation.budget.turns - situation.left.turns
+    for left in rng.sample(FEW_TURNS, len(FEW_TURNS)):
+        hurried = replace(situation, budget=situation.budget.model_copy(update={"turns": used + left}))
+        if _good(hurried, identity) != _good(situation, identity):
+            yield hurried
+            return
 
 
 def _good(situation: Situation, identity: Mapping[str, str]) -> set[str]:

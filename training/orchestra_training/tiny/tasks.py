@@ -35,7 +35,7 @@ def draw_budget(rng: Random, catalog: Catalog) -> Budget:
     limits = {
         "dollars": dearest * 10 ** rng.uniform(-1.5, 1),
         "seconds": max(spec.latency.p50 for spec in specs) * rng.uniform(0.5, 6),
-        "turns": rng.randint(1, 8),
+        "turns": rng.randint(1, 4),
     }
-    shares = {"dollars": 0.25, "seconds": 0.1, "turns": 0.2}
+    shares = {"dollars": 0.25, "seconds": 0.1, "turns": 0.4}
     return Budget.model_validate({name: limit for name, limit in limits.items() if rng.random() < shares[name]})
