@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.tools import tool
@@ -166,10 +168,14 @@ def test_a_target_whose_module_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_may_not_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ada.md").write_text("Ada Lovelace was born in London.")
 
-    def refuse(**_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(tmp_path))
+    opened = os.open
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    def refuse(path: str | Path, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_CREAT and Path(path).parent == tmp_path:  # tests may run as root, who may write anywhere
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(ConfigError, match=r"index cannot be built \(PermissionError.*name that file with `path`"):
         build_tools(of(ToolSpec(name="docs", kind="search", path=str(tmp_path))), {})
 
