@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 from orchestra_training.evaluate.conditions import CONDITIONS, WorkbenchSet
 from orchestra_training.evaluate.examples import Example
 from orchestra_training.evaluate.routers import (
@@ -33,7 +34,7 @@ def unseen() -> list[Example]:
     return [e for i in range(20) if (e := WorkbenchSet("unseen", tasks=20).example(i))]
 
 
-def seat(spec: str, example: Example = FIXED) -> object:
+def seat(spec: str, example: Example = FIXED) -> BaseChatModel:
     (member,) = parse_router(spec).members
     return take_seat(spec, member, example, {}).router
 
@@ -61,7 +62,7 @@ def test_a_baseline_finds_its_expert_under_any_name() -> None:
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_every_baseline_takes_its_seat_in_every_condition(condition: str) -> None:
     for spec in (*BASELINES, "strongest:clerk"):
-        seat(spec, WorkbenchSet(condition, tasks=1).example(0))
+        assert seat(spec, WorkbenchSet(condition, tasks=1).example(0)).name == spec
 
 
 def test_a_name_with_several_members() -> None:

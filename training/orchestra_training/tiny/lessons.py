@@ -22,6 +22,7 @@ from orchestra_graph.workbench.oracle import Offer, Step, good_calls
 from orchestra_training.metrics import LABELS
 
 FEW_TURNS: Final = (1, 2, 3)
+"""Limits under which another plan may be the best one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,23 @@ def lessons_of(run: Trajectory) -> Iterator[Lesson]:
         turns = {turn["id"]: turn for turn in run.turns[:place]}
         situation = Situation(run.task.question, run.catalog, run.preferences, run.budget, turns)
         rng = Random(f"lessons/{run.task.id}/{place}")
-        for each in (situation, *_hurried(situation, identity, rng)):
-            good = _good(each, identity)
+        for each, good in _with_few_turns(situation, identity, rng):
             for spec, view in protocol.views(each) if good else ():
                 yield Lesson(str(view.messages[0].text), TAKE if spec.name in good else SKIP, place)
 
 
-def _hurried(situation: Situation, identity: Mapping[str, str], rng: Random) -> Iterator[Situation]:
-    """The same place with few turns left, where another tool is then the good one."""
+def _with_few_turns(
+    situation: Situation, identity: Mapping[str, str], rng: Random
+) -> Iterator[tuple[Situation, set[str]]]:
+    """A place and its good tools, and the same with few turns left, if others are then the good ones."""
+    good = _good(situation, identity)
+    yield situation, good
     used = situation.budget.turns - situation.left.turns
     for left in rng.sample(FEW_TURNS, len(FEW_TURNS)):
         hurried = replace(situation, budget=situation.budget.model_copy(update={"turns": used + left}))
-        if _good(hurried, identity) != _good(situation, identity):
-            yield hurried
+        others = _good(hurried, identity)
+        if others != good:
+            yield hurried, others
             return
 
 

@@ -29,7 +29,7 @@ class LadderTasks(WorkbenchTasks):
 
 
 def draw_budget(rng: Random, catalog: Catalog) -> Budget:
-    """No limit for most; else one that may bind, in the size of the catalog's own prices and times."""
+    """No limit for four tasks in ten; else what may bind, in the size of the catalog's own prices and times."""
     specs = catalog.tools.values()
     dearest = max(spec.price.dollars(input_tokens=300, output_tokens=100, calls=1) for spec in specs)
     limits = {
