@@ -165,7 +165,8 @@ def most_dollars(spec: ToolSpec, left: float | None, texts: Iterable[str] | None
         return left
     limits = spec.limits
     read = limits.context_tokens if texts is None else estimate_tokens(list(texts))
-    return spec.price.dollars(input_tokens=read, output_tokens=limits.output_tokens, calls=1, seconds=limits.timeout)
+    most = spec.price.dollars(input_tokens=read, output_tokens=limits.output_tokens, calls=1, seconds=limits.timeout)
+    return most if spec.retrieval is None else most + spec.retrieval.dollars(calls=1, seconds=limits.timeout)
 
 
 def _unfit(spec: ToolSpec, edited: _Action) -> str | None:

@@ -195,6 +195,8 @@ class ToolSpec(ModelSpec):
     """`module:attribute` of a function, LangChain tool or compiled graph; for the kind `mcp` `server:tool`."""
     measured: Measured | None = Field(default=None, exclude_if=lambda measured: measured is None)
     """Not in the JSON of a line that was never measured: hashes of catalogs stay what they were."""
+    retrieval: Price | None = Field(default=None, exclude_if=lambda price: price is None)
+    """Of a call of the retriever that an expert of role `search` sends its query to; told by the expert."""
 
     @model_validator(mode="after")
     def _valid(self) -> ToolSpec:
@@ -225,10 +227,17 @@ class ToolSpec(ModelSpec):
         mine, theirs = self.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True)
         for part in ("latency", "limits"):
             mine[part] = {**theirs.get(part, {}), **mine.get(part, {})}
+        if "p95" not in self.latency.model_fields_set and mine["latency"].get("p95", 0) < mine["latency"].get("p50", 0):
+            mine["latency"].pop("p95", None)  # the tool's own, which the line's p50 contradicts
         if self.price.source == "genai-prices" and own.price.source == "catalog":
             # Looked up by the model's name, where the tool states its price itself.
             del mine["price"]
         return ToolSpec.model_validate({**theirs, **mine})
+
+    def least_dollars(self, input_tokens: int = 0) -> float:
+        """See `ModelSpec.least_dollars`; with what its retriever costs."""
+        retrieval = 0.0 if self.retrieval is None else self.retrieval.dollars(calls=1)
+        return super().least_dollars(input_tokens) + retrieval
 
     @property
     def is_open_ended(self) -> bool:

@@ -38,6 +38,10 @@ _LAYOUT: Final = (
 )
 
 
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that TOML takes without quotes."""
+
+
 class _Parameter(BaseModel):
     description: str
 
@@ -203,14 +207,16 @@ def write_catalog(catalog: Catalog, functions: str | None = None) -> str:
 
 def _table(name: str, spec: BaseModel) -> str:
     fields = spec.model_dump(mode="json", exclude_unset=True, exclude={"name"})
-    return "\n".join([f"[{name}]", *(f"{key} = {_value(value)}" for key, value in fields.items()), ""])
+    return "\n".join(
+        [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in fields.items() if value is not None), ""]
+    )
 
 
 def _value(value: Any) -> str:
     """A JSON value as TOML writes it, in one line."""
     if isinstance(value, dict):
         pairs = [
-            f"{_quoted(key) if not key.isidentifier() else key} = {_value(v)}"
+            f"{key if _BARE.fullmatch(key) else _quoted(key)} = {_value(v)}"
             for key, v in value.items()
             if v is not None
         ]

@@ -37,7 +37,7 @@ from orchestra_graph.served import ServedModel
 from orchestra_graph.state import OrchestratorContext, OrchestratorInput, OrchestratorOutput, OrchestratorState
 from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Tool
-from orchestra_graph.tools.expert import model_identity
+from orchestra_graph.tools.expert import Expert, model_identity
 from orchestra_graph.tracing import POLICY
 
 _log = logging.getLogger(__name__)
@@ -236,6 +236,11 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
             + ", ".join(n for n in given if n in tools)
         )
     lines = {name: given[name].completed_by(tool.spec) if name in given else tool.spec for name, tool in tools.items()}
+    for name, tool in tools.items():
+        if isinstance(tool, Expert) and tool.retriever is not None:
+            other = lines.get(tool.retriever.spec.name)
+            if other is not None and other.kind == tool.retriever.spec.kind:  # the catalog says what a search costs
+                lines[name] = lines[name].model_copy(update={"retrieval": other.price})
     order = [*given, *(name for name in lines if name not in given)]
     specs = [lines[name] for name in order]
     if answers or not any(spec.terminal for spec in specs):

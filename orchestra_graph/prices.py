@@ -1,18 +1,20 @@
 """Prices of known models, from the table that the `genai-prices` library ships.
 
 A price that a catalog states always stands. The table is the installed library's own: nothing is fetched. Where a
-provider charges more above some prompt length, the base price is taken; audio, images and cache writes are left out.
+provider charges more above some prompt length, the base price is taken; where it charges by the hour of the day, the
+dearest: a catalog does not change with the hour at which it is read. Audio, images and cache writes are left out.
 
 Loading the table takes about 0.1 s, so whoever needs this module imports it when it is needed, not at the top.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from genai_prices import Usage, calc_price
-from genai_prices.types import TieredPrices
+from genai_prices.types import ModelInfo, TieredPrices, TimeOfDateConstraint
 
 from orchestra_graph.catalog import Catalog, ModelSpec, Price
 
@@ -39,7 +41,7 @@ def known_price(model: str, *, provider: str | None = None, base_url: str | None
             found = calc_price(usage, model, provider_id=provider)
     except LookupError:
         return None
-    price = vars(found.model_price)
+    price = _dearest(found.model)
     if not price.keys() & {"input_mtok", "output_mtok", "requests_kcount"}:
         return None
     cached = price.get("cache_read_mtok")
@@ -66,6 +68,17 @@ def _priced(spec: _Spec) -> _Spec:
         return spec
     price = known_price(spec.model, provider=spec.provider, base_url=spec.base_url)
     return spec if price is None else spec.model_copy(update={"price": price})
+
+
+def _dearest(model: ModelInfo) -> dict[str, Any]:
+    """What a model costs today, in its dearest half hour."""
+    now = datetime.now(UTC)
+    moments = [now]
+    if isinstance(model.prices, list) and any(isinstance(p.constraint, TimeOfDateConstraint) for p in model.prices):
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        moments = [midnight + timedelta(minutes=30 * n) for n in range(48)]
+    prices: list[dict[str, Any]] = [vars(model.get_prices(moment)) for moment in moments]
+    return max(prices, key=lambda price: _base(price.get("input_mtok")) + _base(price.get("output_mtok")))
 
 
 def _base(price: Decimal | TieredPrices | None) -> float:

@@ -51,6 +51,11 @@ def weather(city: str, unit: Literal["C", "F"] = "C") -> dict[str, Any]:
     return {"city": city, "degrees": 21, "unit": unit}
 
 
+@server.tool(description="Has arguments with names of LangChain's own.")
+def chart(config: str, runtime: str, run_manager: int = 0, query: str = "") -> str:
+    return f"{config} {runtime} {run_manager} {query}"
+
+
 @server.tool(description="A picture, a sound, and a word.")
 def picture() -> CallToolResult:
     return CallToolResult(

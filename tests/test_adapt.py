@@ -210,3 +210,12 @@ class BadName(BaseTool):
 def test_what_cannot_be_a_tool_is_refused(value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){words}"):
         as_tool(value)
+
+
+def test_an_argument_that_langchain_keeps_for_itself_is_refused() -> None:
+    def plot(config: str, query: str) -> str:
+        """Plot."""
+        return config + query
+
+    with pytest.raises(ConfigError, match=r"'plot' has an argument 'config', .*rename it"):
+        as_tool(plot)

@@ -194,3 +194,19 @@ async def test_a_model_of_a_catalog_tells_its_usage_when_it_is_streamed(openai_s
     model = build_model(ModelSpec(model="m", base_url=openai_server.base_url), {})
     told = [chunk.usage_metadata async for chunk in model.astream("2 + 2?")]
     assert [(usage["input_tokens"], usage["output_tokens"]) for usage in told if usage] == [(11, 7)]
+
+
+async def test_limits_without_a_timeout_leave_a_program_its_seconds() -> None:
+    for fields in ({"limits": {"result_tokens": 500}}, {}):
+        [run] = build_tools(of(ToolSpec.model_validate({"name": "run", "kind": "code", **fields})), {})
+        assert run.spec.description == TOOL.spec.description
+        assert run.spec.limits.timeout == TOOL.spec.limits.timeout
+
+
+async def test_an_expert_knows_what_its_search_costs(tmp_path: Path) -> None:
+    (tmp_path / "ada.md").write_text("# Ada\n\nAda Lovelace.")
+    docs = {"name": "docs", "kind": "search", "path": str(tmp_path), "price": {"per_call": 0.02}}
+    catalog = of(expert("finder", role="search"), ToolSpec.model_validate(docs))
+    finder, _ = build_tools(catalog, KEYS)
+    assert finder.spec.retrieval is not None
+    assert finder.spec.retrieval.per_call == 0.02

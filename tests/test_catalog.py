@@ -214,3 +214,11 @@ def test_wrong_arguments_of_changes_are_named() -> None:
         catalog.rename({"a": "router"})
     with pytest.raises(ConfigError, match=r"the price of a = 0.5; expected Price\("):
         catalog.reprice({"a": 0.5})  # type: ignore[dict-item]
+
+
+def test_a_line_with_a_longer_latency_than_the_tools_own_leaves_its_p95_out() -> None:
+    own = ToolSpec(name="t", latency=Latency(p50=1, p95=2))
+    line = ToolSpec.model_validate({"name": "t", "latency": {"p50": 5}})
+    assert line.completed_by(own).latency == Latency(p50=5)
+    quicker = ToolSpec.model_validate({"name": "t", "latency": {"p50": 1.5}})
+    assert quicker.completed_by(own).latency == Latency(p50=1.5, p95=2)

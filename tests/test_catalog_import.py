@@ -285,14 +285,14 @@ def test_a_catalog_is_written_as_it_is_read(tmp_path: Path) -> None:
                 limits=Limits(timeout=3, document_characters=None),
                 parameters={
                     "type": "object",
-                    "properties": {"the query": {"type": "string", "enum": ["a", "b"]}},
+                    "properties": {"the query": {"type": "string", "enum": ["a", "b"]}, "größe": {"type": "string"}},
                     "required": ["the query"],
                     "additionalProperties": False,
                 },
                 fallback=("b",),
                 cache=True,
             ),
-            ToolSpec(name="b"),
+            ToolSpec(name="b", provider=None),
         ],
         router=ModelSpec(model="r", price=Price(input=1)),
     )

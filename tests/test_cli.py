@@ -115,6 +115,14 @@ def test_route_only_calls_no_tool(orchestra: Orchestra) -> None:
     assert "12193131840" not in shown
 
 
+def test_route_only_without_a_decision_fails(orchestra: Orchestra, catalog: Path, openai_server: OpenAIServer) -> None:
+    openai_server.script = lambda body: Refusal(500)
+    done = orchestra("ask", QUESTION, "--catalog", catalog, "--route-only", "--json")
+    assert done.code == 1
+    assert done.json["decision"]["problem"]["kind"] == "router_error"
+    assert "error: " in done.err
+
+
 def test_fixed_router_and_log(orchestra: Orchestra, tmp_path: Path) -> None:
     assert orchestra("ask", QUESTION, "--router", "fixed:large", "--log", "runs.jsonl.zst").code == 0
     [run] = read_runs(tmp_path / "runs.jsonl.zst")

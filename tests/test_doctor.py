@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -14,7 +15,7 @@ import pytest
 import typer
 
 from orchestra_graph.cli.doctor import doctor
-from orchestra_graph.errors import MissingError
+from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.serving.doctor import Check, examine
 from tests.openai_server import OpenAIServer, Refusal, Reply, _read, _send
 from tests.stand_in_server import METRICS
@@ -256,3 +257,21 @@ def test_a_key_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(MissingError, match=r"NO_SUCH_KEY is missing; fix: export NO_SUCH_KEY="):
         doctor(api_key_env="NO_SUCH_KEY")
+
+
+async def test_a_key_is_not_shown() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        checks = await examine(base_url=base_url, api_key="sk-proj-abcdefgh12345678\r")
+    [check] = [check for check in checks if check.name == "server"]
+    assert check.state == "failed"
+    assert "Illegal header value" in check.found
+    assert "abcdefgh" not in check.found
+
+
+@pytest.mark.parametrize("key", ["secret\r", "clé"])
+def test_a_key_that_no_header_may_hold(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(ConfigError, match="SOME_KEY holds a line end or another character") as caught:
+        doctor(api_key_env="SOME_KEY")
+    assert key not in str(caught.value)

@@ -10,9 +10,11 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
+from orchestra_graph.approval import most_dollars
 from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.graph import create_orchestrator
+from orchestra_graph.preferences import Budget
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Finding, Request, Result, Tool
 from orchestra_graph.tools.expert import (
@@ -302,6 +304,27 @@ async def test_the_search_of_an_expert_is_billed_as_a_call_of_its_tool() -> None
         web.spec.name: 0.001,
         "final_answer": 0.0,
     }
+
+
+@pytest.mark.parametrize(("stated", "sent"), [(None, False), (0.001, True)])
+async def test_a_budget_has_to_pay_for_the_search_too(stated: float | None, sent: bool) -> None:
+    web = Search(price=Price(per_call=0.5))
+    seek = Expert(ScriptedExpert("q"), name="seek", role="search", retriever=web)
+    assert seek.spec.least_dollars() == 0.5
+    router = ScriptedRouter([("seek", {}), ("final_answer", {"answer": "x"})])
+    catalog = None if stated is None else Catalog.of([ToolSpec(name=web.spec.name, price=Price(per_call=stated))])
+    graph = create_orchestrator(router, [web, seek], catalog=catalog, budget=Budget(dollars=0.01)).compile()
+    state = await graph.ainvoke(QUESTION)
+    assert ("seek" in state["ledger"]["tools"]) is sent
+
+
+async def test_a_person_is_asked_by_the_price_of_the_search_too() -> None:
+    seek = Expert(
+        ScriptedExpert("q"), name="seek", role="search", retriever=Search(price=Price(per_call=0.5)), price=Price()
+    )
+    most = most_dollars(seek.spec, None, [])
+    assert most is not None
+    assert most >= 0.5
 
 
 async def test_an_experts_own_retriever_is_not_priced_as_another_line_of_its_name() -> None:

@@ -72,6 +72,8 @@ def asked(**args: Any) -> Request:
 async def all_results(tools: dict[str, McpTool]) -> None:
     assert (await tools["add"].run(asked(a=1, b=2))).content == "3"
     assert (await tools["key"].run(asked())).content == f"a key of {len(KEY)} characters"
+    chart = asked(config="bars", runtime="fast", run_manager=3, query="x")
+    assert (await tools["chart"].run(chart)).content == "bars fast 3 x"
     weather = await tools["weather"].run(asked(city="Rome"))
     assert json.loads(weather.content) == {"city": "Rome", "degrees": 21, "unit": "C"}
     assert weather.artifacts == [{"type": "structured", "content": {"city": "Rome", "degrees": 21, "unit": "C"}}]

@@ -3,9 +3,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, tzinfo
 
 import pytest
 
+from orchestra_graph import prices
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.prices import known_price, with_known_prices
 
@@ -78,3 +80,18 @@ def test_the_catalog_does_not_load_the_price_table() -> None:
     code = "import sys, orchestra_graph.catalog, orchestra_graph.catalog_file; print('genai_prices' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"
+
+
+def test_a_price_by_the_hour_is_the_dearest_at_any_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = iter((3, 10, 20))
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2025, 6, 1, next(hours), tzinfo=UTC)
+
+    monkeypatch.setattr(prices, "datetime", Clock)
+    seen = [known_price("deepseek-chat", provider="deepseek") for _ in range(3)]
+    assert seen[0] is not None
+    assert seen == [seen[0]] * 3
+    assert (seen[0].input, seen[0].output) == (0.27, 1.1)

@@ -60,3 +60,11 @@ def test_a_run_without_calls() -> None:
 def test_the_priciest_tool_has_the_dearest_typical_call() -> None:
     assert priciest_tool(CATALOG) == "slow"
     assert priciest_tool(CATALOG.restrict(["tokens", "call"])) == "tokens"
+
+
+def test_the_fallback_router_is_no_tool() -> None:
+    summary = summarise(
+        "r", [run(solved=True, calls={"fallback": 1, "slow": 1}, dollars=0.0, wall=0.0, turns=1)], CATALOG
+    )
+    assert summary.shares == {"slow": 1.0}
+    assert summary.priciest_share == 1.0

@@ -14,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.embeddings.fake import DeterministicFakeEmbedding
 
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.tools import documents
 from orchestra_graph.tools.dense_index import DenseIndex
 from orchestra_graph.tools.embedding import PROBE, as_matrix
 from orchestra_graph.tools.index_file import Vectors, open_index, read_vectors, search_index
@@ -216,3 +217,35 @@ def test_ten_thousand_passages(tmp_path: Path, index: Path) -> None:
     assert all(done <= total for done, total, _ in seen)
     assert [what for _, _, what in seen if not what] == ["", ""]
     assert len([what for _, _, what in seen if what == "vectors"]) == 40
+
+
+def test_vectors_that_no_index_names_are_removed(folder: Path, index: Path) -> None:
+    build(folder, index, SyntheticEmbeddings())
+    old = index.with_name(f"{index.name}.0123abcd.faiss")
+    other = index.with_name(f"{index.name}.0123abcd.faiss.txt")
+    for path in (old, other):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    young = index.with_name(f"{index.name}.4567abcd.faiss")  # of a build that is about to name it
+    young.write_bytes(b"")
+    build_index(folder, index, embeddings=SyntheticEmbeddings())
+    assert {path.name for path in index.parent.iterdir()} == {index.name, told(index).file, young.name, other.name}
+
+
+def test_text_and_names_that_are_no_unicode_are_searched_all_the_same(
+    folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("An espresso.")
+    broken = folder / "half.txt"
+    broken.write_text("")
+    read = documents.read_passages
+
+    def halves(path: Path, *, size: int) -> list[documents.Passage]:
+        # as pypdf reads a font whose map holds half of a pair
+        return [documents.Passage("half \ud835", "lemonade \ud835")] if path == broken else read(path, size=size)
+
+    monkeypatch.setattr("orchestra_graph.tools.search_index.read_passages", halves)
+    assert build(folder, index).problems == {}
+    assert [hit.source for hit in search_index(index, "espresso", top_k=1)] == ["caf\\xe9.txt"]
+    assert [hit.text for hit in search_index(index, "lemonade", top_k=1)] == ["lemonade \ufffd"]
+    assert build(folder, index).unchanged == len(list(folder.iterdir()))

@@ -233,3 +233,17 @@ def test_of_several_named_templates_the_default_one_is_served(tmp_path: Path) ->
     templates = [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
     assert VLLMCommand(model=str(tmp_path)).served().template_hash == hashlib.sha256(b"d").hexdigest()
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_a_port_that_is_none(port: str) -> None:
+    with pytest.raises(ConfigError, match=f"--port {port}: expected a number from 1 to 65535"):
+        _ = VLLMCommand(model="m", extra=("--port", port)).listens_on
+
+
+def test_a_folder_is_served_offline_unless_something_is_on_the_hub(tmp_path: Path) -> None:
+    command = command_for(str(tmp_path))
+    assert "HF_HUB_OFFLINE=1" in command.argv()
+    assert "HF_HUB_OFFLINE=1" in replace(command, lora={"a": str(tmp_path)}).argv()
+    assert "HF_HUB_OFFLINE=1" not in replace(command, lora={"a": "acme/adapter"}).argv()
+    assert "HF_HUB_OFFLINE=1" not in replace(command, extra=("--tokenizer", "acme/model")).argv()

@@ -152,6 +152,10 @@ async def _route(graph: Any, question: str, *, as_json: bool) -> None:
         print_json({key: events[0][key] for key in ("decision", "charges", "seconds")})
     else:
         show_event(output, events[0])
+    problem = events[0]["decision"].get("problem")
+    if problem is not None:
+        print_error(problem["detail"])
+        raise typer.Exit(1)
 
 
 def _stream(graph: Any, question: str) -> AsyncIterator[tuple[str, Any]]:

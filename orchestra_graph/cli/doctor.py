@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestra_graph.cli.terminal import console, counted, one_line, print_error, print_json, working
-from orchestra_graph.errors import MissingError
+from orchestra_graph.errors import ConfigError, MissingError
 
 if TYPE_CHECKING:
     from orchestra_graph.serving.doctor import Check
@@ -38,6 +38,11 @@ def doctor(
     key = None if api_key_env is None else os.environ.get(api_key_env)
     if api_key_env is not None and not key:
         raise MissingError(f"the environment variable {api_key_env}", f"export {api_key_env}=...")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the environment variable {api_key_env} holds a line end or another character that no key has; "
+            "fix: export it again"
+        )
     output = console()
     with working(output, "looking"):
         checks = asyncio.run(examine(python=python, base_url=base_url, model=model, api_key=key))

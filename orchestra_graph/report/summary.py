@@ -9,7 +9,7 @@ from math import fsum
 from typing import Any
 
 from orchestra_graph.catalog import Catalog
-from orchestra_graph.ledger import ROUTER, LedgerTotals
+from orchestra_graph.ledger import FALLBACK, ROUTER, LedgerTotals
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 
 
@@ -58,7 +58,7 @@ def summarise(router: str, runs: Sequence[RunFigures], catalog: Catalog) -> Summ
     calls: Counter[str] = Counter()
     for run in runs:
         for name, totals in run.ledger["tools"].items():
-            if name not in (ROUTER, FINAL_ANSWER):
+            if name not in (ROUTER, FALLBACK, FINAL_ANSWER):
                 calls[name] += totals["calls"]
     count, whole = len(runs), calls.total() or 1
     priciest = priciest_tool(catalog)

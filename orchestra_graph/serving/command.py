@@ -81,16 +81,18 @@ class VLLMCommand:
         """Host and port.
 
         Raises:
-            ConfigError: A flag in `extra` states a port that is no number.
+            ConfigError: A flag in `extra` states a port that is none.
         """
         port = self.flag("--port") or ""
-        if not port.isdecimal():
-            raise ConfigError(f"--port {port}: expected a number")
+        if not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ConfigError(f"--port {port}: expected a number from 1 to 65535")
         return self.flag("--host") or "", int(port)
 
     def argv(self) -> list[str]:
         """The whole command, to the letter as it is run."""
         variables = {"VLLM_NO_USAGE_STATS": "1", **self.environment}
+        if self._names_the_hub:
+            variables.pop("HF_HUB_OFFLINE", None)
         return [
             *("env", *(f"{name}={value}" for name, value in variables.items())),
             *(self.python, "-m", MODULE, "--model", self.model),
@@ -136,6 +138,12 @@ class VLLMCommand:
             if argument.partition("=")[0] == name
         ]
         return values[-1] if values else None
+
+    @property
+    def _names_the_hub(self) -> bool:
+        """Whether something beside the model may have to be downloaded."""
+        tokenizer = any(argument.partition("=")[0] == "--tokenizer" for argument in self.extra)
+        return tokenizer or not all(Path(adapter).expanduser().exists() for adapter in self.lora.values())
 
     def _parallel(self) -> list[str]:
         flags = []

@@ -24,6 +24,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from orchestra_graph.attempts import ask
 from orchestra_graph.errors import ConfigError, ToolError
+from orchestra_graph.redact import hide_secrets
 from orchestra_graph.serving.environment import VLLM, installed
 from orchestra_graph.serving.metrics import Load, read_metrics
 from orchestra_graph.vllm import NO_KEY, Capture, ChatVLLM, take_capture
@@ -180,7 +181,7 @@ async def _listed(http: httpx.AsyncClient, base_url: str, api_key: str) -> list[
     try:
         answer = await http.get(f"{base_url}/models", headers={"Authorization": f"Bearer {api_key}"})
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        said = f"{base_url}: {type(error).__name__} {error}".strip()
+        said = hide_secrets(f"{base_url}: {type(error).__name__} {error}".strip())
         return Check("server", "failed", said, "start one: `orchestra serve MODEL`, or mend --base-url")
     if answer.status_code in (401, 403):
         fix = "name the variable that holds its key: --api-key-env NAME"
@@ -215,7 +216,7 @@ async def _ask(model: ChatVLLM, **bound: Any) -> tuple[AIMessage, Capture | None
     try:
         message = await ask(partial(model.ainvoke, **bound), [HumanMessage(_QUESTION)])
     except (openai.OpenAIError, ToolError) as error:
-        return " ".join(str(error).split())
+        return hide_secrets(" ".join(str(error).split()))
     return take_capture(message)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool, InjectedToolCallId, tool
+from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph import StateGraph
 from langgraph.types import Command
@@ -61,7 +61,7 @@ class LangChainTool(Tool):
     the message counts that answers the call: an orchestrator has no state that a tool could write.
 
     Raises:
-        ConfigError: It needs what an agent injects and an orchestrator does not have.
+        ConfigError: It needs what an agent injects and an orchestrator does not have, or an argument that is lost.
     """
 
     def __init__(self, wrapped: BaseTool) -> None:
@@ -74,6 +74,8 @@ class LangChainTool(Tool):
         self._wrapped = wrapped
         function = convert_to_openai_tool(wrapped)["function"]
         parameters = {"type": "object", "properties": {}, **function.get("parameters", {})}
+        if isinstance(wrapped, StructuredTool) and "config" in parameters["properties"]:
+            raise ConfigError(f"{wrapped.name!r} has an argument 'config', which LangChain never passes on; rename it")
         self.spec = ToolSpec(
             name=wrapped.name,
             kind="function",

@@ -59,12 +59,16 @@ def build_tools(catalog: Catalog, environment: Mapping[str, str]) -> list[Tool]:
     """
     _refuse(what_is_missing(catalog.tools, environment))
     retrievers = {spec.name: _search(spec, environment) for spec in catalog.tools.values() if spec.kind == "search"}
+    for name, made in retrievers.items():
+        made.spec = catalog.tools[name].completed_by(made.spec)
     retriever = next(iter(retrievers.values()), None)
     served = _served(catalog, environment)
     tools: list[Tool] = []
     for line in catalog.tools.values():
-        tool = retrievers.get(line.name) or served.get(line.name) or _build(line, environment, retriever)
-        tool.spec = line.completed_by(tool.spec)
+        tool = retrievers.get(line.name)
+        if tool is None:
+            tool = served.get(line.name) or _build(line, environment, retriever)
+            tool.spec = line.completed_by(tool.spec)
         tools.append(tool)
     return tools
 
@@ -208,7 +212,7 @@ def _build(line: ToolSpec, environment: Mapping[str, str], retriever: Tool | Non
         model = build_model(line, environment)
         return Expert(model, name=line.name, role=line.role, retriever=retriever if line.role == "search" else None)
     if line.kind == "code":
-        if "limits" not in line.model_fields_set:
+        if "timeout" not in line.limits.model_fields_set:
             return CodeInterpreter(name=line.name)
         return CodeInterpreter(name=line.name, timeout=SANDBOX_SHARE * line.limits.timeout)
     return copy(as_tool(_import(line)))  # another line may name it too, with a spec of its own

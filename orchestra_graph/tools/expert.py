@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage, convert_to_messages
 
 from orchestra_graph.attempts import ask
-from orchestra_graph.catalog import Role, ToolSpec
+from orchestra_graph.catalog import Price, Role, ToolSpec
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.meter import current_meter
 from orchestra_graph.text import neutralise, neutralise_values
@@ -104,11 +104,13 @@ class Expert(Tool):
         self.model = model
         self._prompt = prompt or _prompt(role, identity.get("model", ""))
         self._sandbox = (sandbox or Bubblewrap()) if role == "code" else None
-        self._retriever = retriever
+        self.retriever = retriever
+        """Where role `search` sends its query."""
         fields: dict[str, Any] = {
             "description": _DEFAULT_DESCRIPTION[role],
             "terminal": role == "answer",
             **identity,
+            **_retrieval(retriever if role == "search" else None),
             **spec,
         }
         self.spec = ToolSpec(name=name, kind="expert", role=role, **fields)
@@ -123,9 +125,15 @@ class Expert(Tool):
             raise ToolError("the expert's reply is empty", retryable=True)
         if self._sandbox is not None:
             return await _run_code(text, self._sandbox, RUN_SHARE * self.spec.limits.timeout)
-        if self._retriever is not None:
-            return await _search(text, self._retriever, request)
+        if self.retriever is not None:
+            return await _search(text, self.retriever, request)
         return Result(text, answer=extract_answer(text) if self.spec.role == "answer" else None)
+
+
+def _retrieval(retriever: Tool | None) -> dict[str, Price]:
+    """The field of the line that says what a search costs, where it costs anything."""
+    price = Price() if retriever is None else retriever.spec.price
+    return {"retrieval": price} if price.dollars(calls=1, seconds=1) else {}
 
 
 def prompt_text(request: Request) -> str:

@@ -25,8 +25,9 @@ import json
 import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from copy import copy
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
@@ -36,6 +37,11 @@ from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.errors import ConfigError, MissingError, ToolError
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.mcp_session import McpSession
+
+_sent: ContextVar[dict[str, Any]] = ContextVar("orchestra_graph_mcp_arguments")
+"""Arguments of the call under way, all of them."""
+_TAKEN: Final = frozenset({"self", "config", "run_manager", "runtime"})
+"""Names that LangChain's tools keep for themselves: an argument of that name does not get through them."""
 
 
 class McpServer:
@@ -102,7 +108,7 @@ class McpServer:
         from langchain_mcp_adapters.tools import load_mcp_tools  # noqa: PLC0415  (the extra `mcp`)
 
         async def through(request: Any, handler: Any) -> Any:
-            return await called.call(request.name, request.args)
+            return await called.call(request.name, _sent.get())
 
         called = self._session  # not the server, which ends with its tools
         return await called.ask(
@@ -158,8 +164,13 @@ class McpTool(Tool):
         Raises:
             ToolError: It reports an error, its server cannot be reached, or died under the call.
         """
-        call = {"name": self.server_tool, "args": request.args, "id": request.call_id, "type": "tool_call"}
-        reply: ToolMessage = await self._wrapped.ainvoke(call)
+        shown = {name: value for name, value in request.args.items() if name not in _TAKEN}
+        call = {"name": self.server_tool, "args": shown, "id": request.call_id, "type": "tool_call"}
+        sent = _sent.set(request.args)
+        try:
+            reply: ToolMessage = await self._wrapped.ainvoke(call)
+        finally:
+            _sent.reset(sent)
         blocks = [{"type": "text", "text": reply.content}] if isinstance(reply.content, str) else reply.content
         text = "\n".join(_shown(block) for block in blocks if isinstance(block, dict))
         if reply.status == "error":

@@ -10,12 +10,14 @@ written: two bytes a dimension in the end, up to eight while they come and are g
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -24,9 +26,10 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from orchestra_graph.errors import ConfigError, MissingError
-from orchestra_graph.tools.corpus import CORPUS_ENDINGS, CorpusReader, is_corpus
+from orchestra_graph.text import clean
+from orchestra_graph.tools.corpus import CorpusReader
 from orchestra_graph.tools.dense_index import DenseIndex
-from orchestra_graph.tools.documents import READERS, read_passages, search_module
+from orchestra_graph.tools.documents import read_passages, search_module
 from orchestra_graph.tools.embedding import Probe, embed_passages, probe_model, same_model
 from orchestra_graph.tools.index_file import (
     FREQUENT,
@@ -37,6 +40,7 @@ from orchestra_graph.tools.index_file import (
     open_index,
     read_vectors,
 )
+from orchestra_graph.tools.source_files import State, find_sources, path_of
 
 _PASSAGE_CHARACTERS = 1200
 _CACHE_KIB = 256 * 1024
@@ -46,6 +50,8 @@ _TOLD_EVERY = 1000
 """Passages between two reports of progress."""
 _ADDED_AT_ONCE = 16_384
 """Vectors; Faiss starts its threads anew each time, which costs more than adding a few."""
+_ABANDONED = 3600.0
+"""Age in seconds of vectors that no build under way can be about to name."""
 _UNREAD = -1
 """Size noted for a file that no installed package reads, so that the next build tries again."""
 
@@ -56,8 +62,6 @@ The work is files of a folder; of a corpus its bytes, and then, where vectors ar
 """
 Row = tuple[str, str, str]
 """Source, title and text of a passage."""
-State = tuple[int, int]
-"""Size in bytes and time of change in nanoseconds of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def build_index(
 
 
 def _build(root: Path, target: Path, embeddings: Embeddings | None, progress: Progress) -> IndexReport:
-    found = _find(root)
+    found = find_sources(root)
     kept, old = _what_is_there(target, root, found)
     probe = _probe(target, old, embeddings)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,35 +145,21 @@ def _build(root: Path, target: Path, embeddings: Embeddings | None, progress: Pr
         raise
     if old is not None:
         target.with_name(old.file).unlink(missing_ok=True)
+        _sweep(target)
     return report
 
 
-def _find(root: Path) -> dict[str, State]:
-    """Size and time of change of each file to index, by its path in the folder; of a corpus it is the file's name."""
-    if root.is_file():
-        if not is_corpus(root):
-            raise ConfigError(f"{str(root)!r}: expected a folder, or a corpus that ends in {', '.join(CORPUS_ENDINGS)}")
-        return {root.name: _state(root)}
-    if not root.is_dir():
-        raise ConfigError(f"{str(root)!r}: expected a folder with documents, or a corpus; fix: check the path")
-    found = dict(_scan(root))
-    if not found:
-        raise ConfigError(f"{str(root)!r} holds no document; expected files that end in {', '.join(READERS)}")
-    return found
+def _sweep(target: Path) -> None:
+    """Remove vectors that no index names: of two builds side by side, the later one does not know of the other's.
 
-
-def _scan(root: Path) -> Iterator[tuple[str, State]]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in READERS and path.is_file():
-                yield path.relative_to(root).as_posix(), _state(path)
-
-
-def _state(path: Path) -> State:
-    told = path.stat()
-    return told.st_size, told.st_mtime_ns
+    Those of a build under way are kept: it names them seconds after it has written them.
+    """
+    with closing(open_index(target)) as database:
+        current = read_vectors(database)
+    for path in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.faiss"):
+        with suppress(FileNotFoundError):
+            if (current is None or path.name != current.file) and time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
 
 
 def _what_is_there(target: Path, root: Path, found: Mapping[str, State]) -> tuple[bool, Vectors | None]:
@@ -279,13 +269,13 @@ def _remove(database: sqlite3.Connection, source: str) -> None:
 def _add_document(database: sqlite3.Connection, root: Path, source: str, state: State) -> None:
     problem, passages = "", []
     try:
-        passages = read_passages(root / source, size=_PASSAGE_CHARACTERS)
+        passages = read_passages(path_of(root, source), size=_PASSAGE_CHARACTERS)
     except Exception as error:  # a broken file may raise anything; it is reported, and the others are indexed
         problem = f"{type(error).__name__}: {error}"
         if isinstance(error, MissingError):
             state = (_UNREAD, state[1])
     first, last = _insert(database, ((source, passage.title, passage.text) for passage in passages))
-    database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, 0)", (source, *state, first, last, problem))
+    database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, 0)", (source, *state, first, last, clean(problem)))
 
 
 def _add_corpus(database: sqlite3.Connection, path: Path, state: State, progress: Progress) -> None:
@@ -303,11 +293,15 @@ def _add_corpus(database: sqlite3.Connection, path: Path, state: State, progress
 
 
 def _insert(database: sqlite3.Connection, rows: Iterable[Row]) -> tuple[int, int]:
-    """The first and last id of new passages. An id is never used twice: vectors are told by it."""
+    """The first and last id of new passages. An id is never used twice: vectors are told by it.
+
+    Documents may hold half of a pair of surrogates, which SQLite refuses.
+    """
     first = database.execute("SELECT next_id FROM counts").fetchone()[0]
     ids = count(first)
     database.executemany(
-        "INSERT INTO passages (rowid, source, title, text) VALUES (?, ?, ?, ?)", ((next(ids), *row) for row in rows)
+        "INSERT INTO passages (rowid, source, title, text) VALUES (?, ?, ?, ?)",
+        ((next(ids), *map(clean, row)) for row in rows),
     )
     following = next(ids)
     database.execute("UPDATE counts SET next_id = ?", (following,))
