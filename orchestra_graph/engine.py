@@ -19,6 +19,7 @@ from langgraph.constants import TAG_NOSTREAM
 from orchestra_graph.approval import Approval
 from orchestra_graph.attempts import Ask, ChatModel
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
+from orchestra_graph.errors import ConfigError
 from orchestra_graph.journal import Journal, Started, best_known, next_try, of_owner
 from orchestra_graph.meter import current_meter
 from orchestra_graph.preferences import Budget, Preferences
@@ -63,6 +64,25 @@ def final_answer_spec() -> ToolSpec:
         price=Price(),
         terminal=True,
     )
+
+
+def check_spoken(protocol: Protocol, catalog: Catalog, *, fix: str) -> None:
+    """Check that a protocol can speak of a catalog.
+
+    Args:
+        protocol: As the router is spoken to.
+        catalog: With `final_answer`, where none of its tools ends a run.
+        fix: How one of them comes to end it.
+
+    Raises:
+        ConfigError: Names the line that does not fit.
+    """
+    try:
+        protocol.check(catalog)
+    except ConfigError as error:
+        if protocol.answers or FINAL_ANSWER not in catalog.tools:
+            raise
+        raise ConfigError(f"{error}; {FINAL_ANSWER!r} is there because no tool ends a run; fix: {fix}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +146,23 @@ class Engine:
 
     def _make_setup(self, run: RunHeader) -> Setup:
         preferences = Preferences.model_validate(run["preferences"])
+        budget = Budget.model_validate(run["budget"])
+        return Setup(catalog=self.catalog_for(preferences), preferences=preferences, budget=budget)
+
+    def catalog_for(self, preferences: Preferences) -> Catalog:
+        """The catalog without the tools that must never be called, and with a way to answer.
+
+        Raises:
+            ConfigError: The preferences name no tool of the catalog, or leave what the protocol cannot speak of.
+        """
         catalog = preferences.apply(self.catalog)
-        if not catalog.terminals:  # those there were must never be called
+        if catalog is self.catalog:
+            return catalog
+        if not catalog.terminals:
             catalog = Catalog.of([*catalog.tools.values(), final_answer_spec()], router=catalog.router)
-        return Setup(
-            catalog=catalog,
-            preferences=preferences,
-            budget=Budget.model_validate(run["budget"]),
-        )
+        never = list(preferences.never)
+        check_spoken(self.protocol, catalog, fix=f"leave one that does out of preferences.never = {never}")
+        return catalog
 
     def asking(self, run: RunHeader, view: View, *, fallback: bool = False) -> Ask:
         """How to ask the router, or its fallback, with a view's functions bound and the protocol's parameters.

@@ -19,7 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from orchestra_graph.approval import Approval, Approve
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
-from orchestra_graph.engine import MAX_DEPTH, Constraint, Engine, final_answer_spec
+from orchestra_graph.engine import MAX_DEPTH, Constraint, Engine, check_spoken, final_answer_spec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
 from orchestra_graph.lifecycle import ClosingNode
@@ -164,7 +164,7 @@ def make_engine(
         # A program gives the same reply to the same messages: when it has nothing to call, that is its last word.
         decider, max_malformed = None, 1
     complete = _complete(catalog, tools, router, answers=protocol.answers)
-    protocol.check(complete)
+    check_spoken(protocol, complete, fix="let one end it, ToolSpec(terminal=True)")
     engine = Engine(
         catalog=complete,
         tools=tools,
@@ -297,4 +297,4 @@ def _check(engine: Engine) -> None:
             f"closing = {closing!r}; expected a terminal tool without required arguments: "
             + (", ".join(spec.name for spec in closers(engine.catalog, None)) or "the catalog has none")
         )
-    engine.preferences.apply(engine.catalog)
+    engine.catalog_for(engine.preferences)

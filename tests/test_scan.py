@@ -304,6 +304,26 @@ def test_a_tool_that_needs_arguments_is_refused_when_the_graph_is_built() -> Non
         )
 
 
+def test_a_catalog_without_a_tool_that_ends_a_run_is_refused_when_the_graph_is_built() -> None:
+    search = Expert(ScriptedExpert(["found Ada"]), name="search", role="chat")
+    with pytest.raises(ConfigError, match=r"'final_answer' is there .* fix: let one end it, ToolSpec\(terminal=True\)"):
+        create_orchestrator(ScriptedRouter([]), [search], protocol=ScanProtocol())
+
+
+async def test_preferences_that_leave_no_tool_that_ends_a_run_are_refused_when_it_begins() -> None:
+    router, never = ScriptedRouter([TAKE]), {"never": ["large", "small"]}
+    roles = {"search": "chat", "small": "answer", "large": "answer"}
+    experts = [Expert(ScriptedExpert(["Ada"]), name=name, role=role) for name, role in roles.items()]
+    graph = create_orchestrator(router, experts, catalog=CATALOG, protocol=ScanProtocol()).compile()
+    with pytest.raises(ConfigError, match=r"leave one that does out of preferences.never = \['large', 'small'\]"):
+        await graph.ainvoke({"messages": [("user", "Who?")]}, context={"preferences": never})
+    with pytest.raises(ConfigError, match=r"preferences.never"):
+        create_orchestrator(
+            router, experts, catalog=CATALOG, protocol=ScanProtocol(), preferences=Preferences.model_validate(never)
+        )
+    assert not router.prompts
+
+
 async def test_a_run_through_the_graph() -> None:
     router = ScriptedRouter([SKIP, TAKE, SKIP, SKIP, SKIP])
     texts = {"large": "<answer>Ada</answer>", "small": "never", "search": "found Ada"}

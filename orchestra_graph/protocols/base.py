@@ -104,7 +104,7 @@ class Protocol(ABC):
         )
 
     def check(self, catalog: Catalog) -> None:  # noqa: B027  (most protocols can speak of any catalog)
-        """Check that the protocol can speak of a catalog; called when the graph is built.
+        """Check that the protocol can speak of a catalog: when the graph is built, and of what `never` leaves of it.
 
         Raises:
             ConfigError: Names the line that does not fit.
