@@ -30,7 +30,7 @@ from orchestra_graph.progress import tell_decision
 from orchestra_graph.protocols.base import Protocol, View
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.state import CallTask, OrchestratorState, answer_of, is_malformed, is_new
-from orchestra_graph.turns import Decision, Outcome, StoppedBy, Turn, TurnBy
+from orchestra_graph.turns import Charge, Decision, Outcome, StoppedBy, Turn, TurnBy
 
 Asking = Generator[View, AIMessage, Decision]
 
@@ -120,36 +120,44 @@ class _Deciding:
         self._captures: list[Any] = []
         self._by = by
         self._is_late = False
+        first, self._earlier = engine.earlier(self._run["id"], self._id)
+        self._meter = Meter(
+            self._id,
+            ROUTER if by == "router" else "fallback",
+            engine.catalog.router if by == "router" else engine.fallback_spec,
+            price_of=engine.price_of,
+            journal=engine.journal(self._run["id"]),
+            first=first,
+        )
+
+    @property
+    def _charges(self) -> dict[str, Charge]:
+        """What the decision has cost so far, its tries before the run was taken up again among it."""
+        return self._earlier | self._meter.charges
 
     async def go(self) -> Command[Any]:
         """Ask, record the turn, send the calls."""
-        started = time.perf_counter()
-        first, charges = self._engine.earlier(self._run["id"], self._id)
-        meter = Meter(
-            self._id,
-            ROUTER if self._by == "router" else "fallback",
-            self._engine.catalog.router if self._by == "router" else self._engine.fallback_spec,
-            price_of=self._engine.price_of,
-            journal=self._engine.journal(self._run["id"]),
-            first=first,
-        )
         try:
-            decision = await self._decide(meter)
+            return await self._go()
         except BaseException as error:
-            self._engine.keep(self._run["id"], self._id, self._id, charges | meter.charges)
+            self._engine.keep(self._run["id"], self._id, self._id, self._charges)
             if self._engine.run_log is not None and isinstance(error, RouterError):
                 self._engine.run_log.journal(self._run["id"], {"kind": "error", "error": str(error)})
             raise
+
+    async def _go(self) -> Command[Any]:
+        started = time.perf_counter()
+        decision = await self._decide()
         stopped_by: StoppedBy = "seconds" if self._is_late else "dollars"
-        if decision is None and not (charges or meter.charges):
+        if decision is None and not self._charges:
             return Command(goto=CLOSING, update={"stopped_by": stopped_by})
         turn: Turn = {
             "id": self._id,
             "index": len(self._turns),
             "decision": {**(decision or _UNAFFORDABLE), "by": self._by},
-            "charges": charges | meter.charges,
+            "charges": self._charges,
             "outcomes": {},
-            "seconds": min(time.perf_counter() - started + meter.shift, self._purse.seconds_for_deciding),
+            "seconds": min(time.perf_counter() - started + self._meter.shift, self._purse.seconds_for_deciding),
         }
         if decision is None:
             tell_decision(self._engine, self._run["id"], turn)
@@ -157,7 +165,7 @@ class _Deciding:
             return Command(goto=CLOSING, update={"stopped_by": stopped_by, "turns": {self._id: turn}})
         return await self._record(turn)
 
-    async def _decide(self, meter: Meter) -> Decision | None:
+    async def _decide(self) -> Decision | None:
         """The decision, or None when the budget does not pay for asking, in dollars or in time."""
         # A fallback was not trained to speak as the router does.
         protocol = self._engine.protocol if self._by == "router" else self._engine.fallback_protocol
@@ -166,10 +174,10 @@ class _Deciding:
         if view is None and decision is not None:
             self._by = decision["by"]
         while view is not None:
-            if not self._affords(view, meter):
+            if not self._affords(view):
                 return None
             try:
-                reply = await self._ask(view, meter)
+                reply = await self._ask(view)
             except DeadlineError:
                 self._is_late = True
                 return None
@@ -178,14 +186,15 @@ class _Deciding:
             view, decision = await _advance(protocol, asking, reply)
         return decision
 
-    def _affords(self, view: View, meter: Meter) -> bool:
+    def _affords(self, view: View) -> bool:
         """Whether the budget pays for one more request beside those that this decision has made."""
         if not self._purse.is_bounded:
             return True
-        made = sum(charge.get("upper", charge["dollars"]) for charge in meter.charges.values())
-        return self._purse.affords(made + meter.spec.least_dollars(view.tokens))
+        made = sum(charge.get("upper", charge["dollars"]) for charge in self._charges.values())
+        return self._purse.affords(made + self._meter.spec.least_dollars(view.tokens))
 
-    async def _ask(self, view: View, meter: Meter) -> AIMessage:
+    async def _ask(self, view: View) -> AIMessage:
+        meter = self._meter
         router = self._engine.asking(self._run, view, fallback=self._by == "fallback")
 
         async def attempt() -> AIMessage:
@@ -198,7 +207,7 @@ class _Deciding:
             attempt,
             meter=meter,
             limits=meter.spec.limits,
-            may_retry=lambda: self._affords(view, meter),
+            may_retry=lambda: self._affords(view),
             seconds=self._purse.seconds_for_deciding,
         )
         if isinstance(reply, CapturedMessage):

@@ -12,16 +12,20 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
+from pydantic import Field
 
 from orchestra_graph.catalog import Catalog, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.ledger import Spent
 from orchestra_graph.preferences import Budget
+from orchestra_graph.protocols.base import Situation
+from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
+from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.subgraph import Subgraph
 from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Mortal, Provider, charges_of
 
@@ -228,6 +232,57 @@ async def test_a_router_that_was_refused_is_asked_again_and_its_tries_are_kept(
     assert ledger["dollars"] == pytest.approx(ANSWERED)
     assert ledger["uncertain_dollars"] >= ANSWERED
     assert ledger["attempts"] == 3
+
+
+class Hanging(Provider):
+    """A router whose server never answers."""
+
+    asked: asyncio.Event = Field(default_factory=asyncio.Event)
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+        self.books.requests += 1
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_router_that_is_cancelled_and_asked_again_stays_within_the_budget() -> None:
+    router, closer = Hanging(), Expert(Provider(), name="closer", price=Price())
+    catalog = Catalog.of([], router=ModelSpec(model="m", price=PRICE, limits=LIMITS))  # at most $0.05 and some a try
+    graph = build([closer], router, catalog=catalog, budget=Budget(dollars=0.1))(InMemorySaver())
+    for given in (QUESTION, None):
+        run = asyncio.create_task(graph.ainvoke(given, CONFIG, durability="sync"))
+        await asyncio.wait_for(router.asked.wait(), 10)
+        router.asked.clear()
+        run.cancel()
+        await asyncio.wait([run])
+    state = await asyncio.wait_for(graph.ainvoke(None, CONFIG, durability="sync"), 10)
+    assert (state["stopped_by"], router.books.requests) == ("dollars", 2)
+    assert state["ledger"]["tools"]["router"]["attempts"] == 2
+
+
+class Briefing(ConversationProtocol):
+    """Fails to write its first brief: a server that it needs is away for a moment."""
+
+    fails = True
+
+    def brief(self, situation: Situation, spec: ToolSpec) -> None:
+        if self.fails:
+            self.fails = False
+            raise ConnectionError("away for a moment")
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+async def test_a_decision_whose_calls_could_not_be_sent_is_in_the_ledger(with_log: bool, tmp_path: Path) -> None:
+    router, closer = Provider(calls=[("closer", {})]), Expert(Provider(), name="closer", price=Price())
+    catalog = Catalog.of([], router=ModelSpec(model="m", price=PRICE, limits=LIMITS))
+    log = RunLog(tmp_path / "runs.jsonl") if with_log else None
+    graph = build([closer], router, catalog=catalog, protocol=Briefing(), run_log=log)(InMemorySaver())
+    with pytest.raises(ConnectionError):
+        await graph.ainvoke(QUESTION, CONFIG, durability="sync")
+    state = await graph.ainvoke(None, CONFIG, durability="sync")
+    ledger = state["ledger"]["tools"]["router"]
+    assert (state["answer"], router.books.answered) == ("42", 2)
+    assert (ledger["dollars"], ledger["uncertain_dollars"]) == (pytest.approx(router.books.known), 0.0)
 
 
 async def test_a_resumed_run_keeps_its_budget_and_preferences() -> None:
