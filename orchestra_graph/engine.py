@@ -299,18 +299,21 @@ class Engine:
         return next_try(call_id, charges), charges
 
     def complete(self, run_id: str, turns: dict[str, Turn]) -> dict[str, Turn]:
-        """Turns with all that their run has paid, also for turns that were made before a crash and not again after it.
+        """The last turn, with what the run has paid that no turn holds: for others, made before a crash and not again.
 
         Args:
             run_id: Id of the run.
-            turns: The last of them takes what belongs to none.
+            turns: All of its turns.
+
+        Returns:
+            The turn by id; empty where nothing is missing.
         """
         if self.run_log is None or run_id in self.started or not turns:
-            return turns
+            return {}
         held = {key for turn in turns.values() for key in turn["charges"]}
         strays = {key: charge for key, charge in self.run_log.take_up(run_id).items() if key not in held}
         last = next(reversed(turns.values()))
-        return {**turns, last["id"]: {**last, "charges": {**last["charges"], **strays}}}
+        return {last["id"]: {**last, "charges": {**last["charges"], **strays}}} if strays else {}
 
 
 class _RunJournal:

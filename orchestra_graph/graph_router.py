@@ -33,11 +33,11 @@ from orchestra_graph.graph_state import (
     users_state,
     value_of,
 )
-from orchestra_graph.lifecycle import MOST_CLOSERS, begin, best_answer, closing_turn, finish
+from orchestra_graph.lifecycle import CLOSING, begin, best_answer, closing_turn, finish, next_closer
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.progress import tell_decision, tell_outcome
-from orchestra_graph.router import CLOSING, NODE, RouterNode
+from orchestra_graph.router import NODE, RouterNode
 from orchestra_graph.state import CallTask, RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.turns import Charge, Outcome, StoppedBy, Turn, merge_turns
@@ -196,11 +196,7 @@ class GraphRouter(Node):
         """End a run whose budget is used up: by a terminal destination that can still be paid, else here."""
         engine, setup = self._engine, self._engine.setup(run.header)
         purse = Purse(setup, run.turns, run.header["question"], engine.closing)
-        turns = [turn for turn in run.turns.values() if turn["decision"]["by"] == "closing"]
-        tried = {call["tool"] for turn in turns for call in turn["decision"]["calls"]}
-        # A run that its router gave up is not closed at a price that nobody asked for.
-        left = [] if why == "router" or len(tried) == MOST_CLOSERS else purse.closing_tools(engine.closing)
-        spec = next((spec for spec in left if spec.name not in tried), None)
+        spec = next_closer(engine, purse, run.turns, why)
         if spec is None:
             return self._end(
                 run, best_answer(run.turns, setup.catalog.terminals, shows_results=not engine.protocol.answers), why
@@ -216,6 +212,7 @@ class GraphRouter(Node):
         """Close the books; the graph goes its own way."""
         state = as_orchestrator(run.header, run.turns, run.history)
         ended = finish(self._engine, state, run.turns, answer, why)
+        run.write(ended["turns"])
         return Command(update={**_private(ended), TURNS: run.written})
 
     def _said(self, state: dict[str, Any], messages: list[BaseMessage]) -> dict[str, Any]:

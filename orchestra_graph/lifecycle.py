@@ -46,6 +46,8 @@ from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
 
+CLOSING: Final = "closing"
+
 MOST_CLOSERS: Final = 2
 """Tools that are asked to close a run, the second one when the first brought no answer."""
 
@@ -116,39 +118,27 @@ class ClosingNode(Node):
     owns_graph = True
 
     def __init__(self, engine: Engine, portal: Portal) -> None:
-        super().__init__("closing", portal)
+        super().__init__(CLOSING, portal)
         self._engine = engine
 
     async def step(self, state: OrchestratorState, config: RunnableConfig) -> Command[Any]:
-        """Answer with what there is."""
+        """Ask a closing tool; end with its answer, or with what there is when none is left to be asked."""
         engine, turns, run = self._engine, state["turns"], state["run"]
         setup = engine.setup(run)
         purse = Purse(setup, turns, run["question"], engine.closing)
         stopped_by = state["stopped_by"] or "router"
-        # A run that its router gave up is not closed at a price that nobody asked for.
-        tools = [] if stopped_by == "router" else self._closers(purse)
-        for _ in range(MOST_CLOSERS):
-            if not tools:
-                break
-            spec = tools.pop(0)
+        asked: dict[str, Turn] = {}
+        spec = next_closer(engine, purse, turns, stopped_by)
+        if spec is not None:
             turn = await self._answered_by(spec, state, turns, purse, stopped_by)
-            turns = {**turns, turn["id"]: turn}
-            if any("answer" in outcome for outcome in turn["outcomes"].values()):
-                break
-            purse = Purse(setup, turns, run["question"], engine.closing)
-            left = [other.name for other in self._closers(purse)]
-            tools = [other for other in tools if other.name in left]
-        turns = engine.complete(run["id"], turns)
+            asked = {turn["id"]: turn}
+            turns = {**turns, **asked}
+            if not any("answer" in outcome for outcome in turn["outcomes"].values()):
+                # What it cost is first written down, in a step of its own, before another one is paid.
+                return Command(goto=CLOSING, update={"turns": asked})
         answer = best_answer(turns, setup.catalog.terminals, shows_results=not engine.protocol.answers)
         update = finish(engine, state, turns, answer, stopped_by)
-        return Command(goto=END, update={**update, "turns": turns})
-
-    def _closers(self, purse: Purse) -> list[ToolSpec]:
-        """Tools that can be paid without asking anybody: what is left would not survive being asked for twice."""
-        approval, tools = self._engine.approval, purse.closing_tools(self._engine.closing)
-        if approval is None:
-            return tools
-        return [spec for spec in tools if not approval.is_needed(spec, purse.for_call(spec)["dollars"])]
+        return Command(goto=END, update={**update, "turns": {**asked, **update["turns"]}})
 
     async def _answered_by(
         self, spec: ToolSpec, state: OrchestratorState, turns: dict[str, Turn], purse: Purse, stopped_by: StoppedBy
@@ -176,15 +166,35 @@ class ClosingNode(Node):
         return turn
 
 
+def next_closer(engine: Engine, purse: Purse, turns: Mapping[str, Turn], why: StoppedBy) -> ToolSpec | None:
+    """The tool that is asked next to close a run, or None.
+
+    Only one that can be paid without asking anybody: what is left would not survive being asked for twice.
+    """
+    closing = [turn for turn in turns.values() if turn["decision"]["by"] == "closing"]
+    tried = {call["tool"] for turn in closing for call in turn["decision"]["calls"]}
+    # A run that its router gave up is not closed at a price that nobody asked for.
+    if why == "router" or len(tried) == MOST_CLOSERS:
+        return None
+    approval = engine.approval
+    for spec in purse.closing_tools(engine.closing):
+        is_asked_for = approval is not None and approval.is_needed(spec, purse.for_call(spec)["dollars"])
+        if spec.name not in tried and not is_asked_for:
+            return spec
+    return None
+
+
 def finish(
     engine: Engine, state: OrchestratorState, turns: dict[str, Turn], answer: str, stopped_by: StoppedBy
 ) -> dict[str, Any]:
-    """Close the books of a run: totals, the line in the run log, the event.
+    """Close the books of a run: what it has paid beside its turns, totals, the line in the run log, the event.
 
     Returns:
-        The writes that end the run.
+        The writes that end the run; of its turns the one that more was paid for than it says.
     """
     run = state["run"]
+    completed = engine.complete(run["id"], turns)
+    turns = {**turns, **completed}
     ledger = totals(turns)
     is_nested = current_meter() is not None
     if engine.run_log is not None or is_nested:
@@ -211,7 +221,7 @@ def finish(
     }
     get_stream_writer()(event)
     messages = engine.protocol.transcript(situation_of(engine.setup(run), state, turns), answer)
-    return {"messages": messages, "answer": answer, "stopped_by": stopped_by, "ledger": ledger}
+    return {"messages": messages, "answer": answer, "stopped_by": stopped_by, "ledger": ledger, "turns": completed}
 
 
 def _given(model: type[M], value: Any, default: M) -> M:

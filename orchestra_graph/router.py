@@ -22,7 +22,7 @@ from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.errors import RouterError
 from orchestra_graph.evidence import evidence_for, situation_of, texts_of
 from orchestra_graph.ledger import ROUTER
-from orchestra_graph.lifecycle import begin, finish
+from orchestra_graph.lifecycle import CLOSING, begin, finish
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
@@ -35,7 +35,6 @@ from orchestra_graph.turns import Charge, Decision, Outcome, StoppedBy, Turn, Tu
 Asking = Generator[View, AIMessage, Decision]
 
 NODE = "router"
-CLOSING = "closing"
 
 MOST_UNREACHED: Final = 3
 """Decisions in a row for which the router's server is tried in vain, each with its retries."""
@@ -242,7 +241,7 @@ class _Deciding:
         answer = answer_of(turn, self._setup.catalog.terminals)
         if answer is not None:
             update = finish(engine, self._state, turns, answer, "answer")
-            return Command(goto=END, update={**update, "turns": {turn["id"]: turn}})
+            return Command(goto=END, update={**update, "turns": {turn["id"]: turn, **update["turns"]}})
         return Command(goto=tasks or [NODE], update={"turns": {turn["id"]: turn}})
 
     def _trace(self, turn: Turn) -> None:

@@ -182,12 +182,13 @@ async def test_a_step_that_is_taken_again_after_the_runs_line_was_written_is_pai
     assert read_run(process.left / "runs.jsonl", (await header(process))["id"]).totals == state["ledger"]
 
 
-async def test_a_second_closing_tool_that_is_not_asked_again_is_in_the_ledger(process: Process) -> None:
+async def test_a_closing_tool_that_brought_no_answer_is_not_asked_again_when_the_second_one_is(
+    process: Process,
+) -> None:
     first, second = Books(), Books()
 
     def make(folder: Path) -> Any:
-        has_died = folder == process.left
-        silent = Provider(books=first, text="<answer>end</answer>" if has_died else "I do not know")
+        silent = Provider(books=first, text="I do not know")
         fatal = Watched(books=second, text="<answer>end</answer>", billed=process.killed)
         closers = [
             Expert(silent, name="silent", price=PRICE, limits=LIMITS),
@@ -197,10 +198,43 @@ async def test_a_second_closing_tool_that_is_not_asked_again_is_in_the_ledger(pr
         return create_orchestrator(replies(("look_up", {})), [*closers, look_up], closing="silent", run_log=log)
 
     state = await process.run_killed_and_resumed(make, context={"budget": Budget(turns=1)})
-    assert (state["answer"], first.answered, second.answered) == ("end", 2, 1)
-    assert state["ledger"]["tools"]["silent"]["dollars"] == pytest.approx(2 * ANSWERED)
+    assert (state["answer"], first.answered, second.answered) == ("end", 1, 2)
+    assert state["ledger"]["tools"]["silent"]["dollars"] == pytest.approx(ANSWERED)
     assert state["ledger"]["tools"]["fatal"]["uncertain_dollars"] >= ANSWERED
     assert read_run(process.left / "runs.jsonl", (await header(process))["id"]).totals == state["ledger"]
+
+
+async def test_what_was_paid_after_the_last_checkpoint_is_in_the_ledger_of_a_run_that_answers_early(
+    process: Process, tmp_path: Path
+) -> None:
+    books, lagging = Books(), tmp_path / "lagging"
+
+    def lag() -> None:
+        if not lagging.exists():
+            lagging.mkdir()
+            for file in process.folder.glob("state.sqlite*"):
+                shutil.copy(file, lagging)
+
+    def die() -> None:
+        if books.answered == 3:
+            process.killed()
+
+    def make(folder: Path) -> Any:
+        first = Last(lag, Provider(books=books), name="first")
+        more = Last(die, Provider(books=books), name="more")
+        calls = [("first", {}), ("more", {}), ("more", {})][: 1 if folder == process.left else 3]
+        return create_orchestrator(replies(*calls), [first, more], run_log=RunLog(folder / "runs.jsonl"))
+
+    await process.run(make, process.folder, QUESTION)
+    for file in process.left.glob("state.sqlite*"):
+        file.unlink()
+    shutil.copytree(lagging, process.left, dirs_exist_ok=True)
+    state = await process.run(make, process.left, None)
+    ledger = state["ledger"]
+    assert (state["answer"], len(state["turns"]), books.answered) == ("end", 2, 4)
+    assert ledger["dollars"] == pytest.approx(3 * ANSWERED)
+    assert ledger["uncertain_dollars"] >= ANSWERED
+    assert read_run(process.left / "runs.jsonl", (await header(process))["id"]).totals == ledger
 
 
 def look_up() -> str:

@@ -171,6 +171,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         answer = agent_answer(messages)
         ended = finish(parts.engine, state_of(run, turns, messages), turns, answer, state.get("stopped_by") or "answer")
         header = {**run, "answer": answer}
+        completed = {**completed, **ended["turns"]}
         return {"run": header, "turns": completed, "ledger": ended["ledger"], "stopped_by": ended["stopped_by"]}
 
     # Its steps.

@@ -18,14 +18,14 @@ from langgraph.types import Command, Send
 from orchestra_graph.billing import describe
 from orchestra_graph.budgeting import Purse
 from orchestra_graph.catalog import ModelSpec
-from orchestra_graph.lifecycle import MOST_CLOSERS, best_answer, closing_turn
+from orchestra_graph.lifecycle import CLOSING, best_answer, closing_turn, next_closer
 from orchestra_graph.middleware.parts import Parts, Step, state_of
 from orchestra_graph.middleware.seat import Seat
 from orchestra_graph.middleware.settle import CALLS, content_of, settled, tool_turn, with_charges
 from orchestra_graph.middleware.view import StepProtocol, described, name_of
 from orchestra_graph.middleware.watch import watch_here
 from orchestra_graph.progress import tell_decision, tell_outcome
-from orchestra_graph.router import CLOSING, RouterNode
+from orchestra_graph.router import RouterNode
 from orchestra_graph.state import OrchestratorState, RunHeader
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Outcome, StoppedBy, Turn
@@ -204,17 +204,12 @@ class ModelStep:
     def _closing_seats(self) -> list[Seat]:
         """The cheapest expert that can be paid, without tools; the next one only when it has failed."""
         why = self._step.stopped_by
-        closings = [turn for turn in self._all_turns.values() if _is_closing(turn)]
-        # A run that its router gave up is not closed at a price that nobody asked for.
-        if why is None or why == "router" or len(closings) >= MOST_CLOSERS:
+        line = None if why is None else next_closer(self._parts.engine, self._purse(), self._all_turns, why)
+        if why is None or line is None:
             return []
-        asked = {turn["decision"]["calls"][0]["tool"] for turn in closings}
-        left = [line for line in self._purse().closing_tools(self._parts.engine.closing) if line.name not in asked]
-        if not left:
-            return []
-        turn = self._add(closing_turn(self._run, len(self._all_turns), left[0].name, why))
-        request = self._request.override(model=self._parts.models[left[0].name], tools=[])
-        return [self._seat(turn, left[0].name, left[0], request)]
+        turn = self._add(closing_turn(self._run, len(self._all_turns), line.name, why))
+        request = self._request.override(model=self._parts.models[line.name], tools=[])
+        return [self._seat(turn, line.name, line, request)]
 
     def _seat(self, turn: Turn, name: str, line: ModelSpec, request: ModelRequest[Any]) -> Seat:
         return Seat(self, self._parts, self._run, turn, name, line, request)
