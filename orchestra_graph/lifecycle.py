@@ -46,6 +46,11 @@ from orchestra_graph.turns import StoppedBy, Turn
 
 M = TypeVar("M", bound=BaseModel)
 
+_OURS: Final = ", ".join(OrchestratorContext.__annotations__)
+
+_BELOW: Final = "|"
+"""Between the namespaces of a graph and of one inside it."""
+
 CLOSING: Final = "closing"
 
 MOST_CLOSERS: Final = 2
@@ -71,8 +76,7 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
     """
     outer = current_meter()
     if given is None:
-        context = get_runtime().context
-        given = context if isinstance(context, Mapping) else {}
+        given = _of_graph()
     if outer is not None:
         refuse_to_go_deeper(engine.max_depth)
         # LangGraph hands down what the run around it was given, which names another task and tools of another catalog.
@@ -80,8 +84,7 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         given = {"task": {"purpose": about.purpose}} if "purpose" in about.model_fields_set else {}
     unknown = [key for key in given if key not in OrchestratorContext.__annotations__]
     if unknown:
-        wanted = ", ".join(OrchestratorContext.__annotations__)
-        raise ConfigError(f"the context has {', '.join(map(repr, unknown))}; expected {wanted}")
+        raise ConfigError(f"the context has {', '.join(map(repr, unknown))}; expected {_OURS}")
     preferences = _given(Preferences, given.get("preferences"), engine.preferences)
     budget = _given(Budget, given.get("budget"), engine.budget)
     if outer is not None and outer.left is not None:
@@ -224,6 +227,25 @@ def finish(
     return {"messages": messages, "answer": answer, "stopped_by": stopped_by, "ledger": ledger, "turns": completed}
 
 
+def ours_of(context: Any) -> dict[str, Any]:
+    """What a context of the user's own, a mapping or an object, says of the run among other things."""
+    keys = OrchestratorContext.__annotations__
+    named = context if isinstance(context, Mapping) else {key: getattr(context, key, None) for key in keys}
+    return {key: named[key] for key in keys if named.get(key) is not None}
+
+
+def _of_graph() -> Mapping[str, Any]:
+    """What the graph's context says of the run."""
+    runtime = get_runtime()
+    context, info = runtime.context, runtime.execution_info
+    if info is not None and _BELOW in info.checkpoint_ns:
+        # LangGraph hands down the context of the graph around, which may hold anything else as well.
+        return ours_of(context)
+    if not isinstance(context, Mapping | None):
+        raise ConfigError(f"the context is {context!r}; expected a mapping of {_OURS}")
+    return context or {}
+
+
 def _given(model: type[M], value: Any, default: M) -> M:
     """A value from the context, validated; the default where there is none."""
     if value is None:
@@ -235,8 +257,7 @@ def _given(model: type[M], value: Any, default: M) -> M:
         problems = [f"{'.'.join(map(str, e['loc'])) or name} = {e['input']!r}: {e['msg']}" for e in error.errors()]
         if any(e["type"] in ("model_type", "extra_forbidden") for e in error.errors()):
             # An agent's context is the user's own, and may mean something else by the name.
-            ours = ", ".join(OrchestratorContext.__annotations__)
-            problems.append(f"orchestra reads {ours} of the context: a field of your own needs another name")
+            problems.append(f"orchestra reads {_OURS} of the context: a field of your own needs another name")
         raise ConfigError(f"the context's {name}: {'; '.join(problems)}") from error
 
 

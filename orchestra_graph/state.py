@@ -83,7 +83,7 @@ class RunHeader(TypedDict):
 
 
 class OrchestratorContext(TypedDict, total=False):
-    """What may be given with each run, as the graph's context."""
+    """What may be given with each run, as the graph's context; of that of a graph around it, these keys are read."""
 
     preferences: Preferences | dict[str, Any]
     budget: Budget | dict[str, Any]

@@ -362,6 +362,8 @@ async def test_a_tool_that_must_never_be_called_is_unknown() -> None:
         ({"budget": {"dollars": -1}}, "the context's budget: dollars = -1"),
         ({"budget": {"turns": 0}}, "turns = 0"),
         ({"budget": 0.5}, "budget.* = 0.5"),
+        ({"user": "u"}, "the context has 'user'; expected preferences, budget, task"),
+        (Budget(turns=1), "the context is Budget.*; expected a mapping of preferences, budget, task"),
     ],
 )
 async def test_a_wrong_context_names_the_value(context: Any, words: str) -> None:

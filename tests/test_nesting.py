@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,27 @@ async def test_a_function_that_calls_its_own_orchestrator_is_stopped(tmp_path: P
     assert "this would be orchestrator number 4 inside each other; expected at most 3; fix:" in state["answer"]
     outermost = [run for run in read_runs(log.path) if run.parent is None]
     assert [len(run.runs) for run in outermost] == [2]
+
+
+@dataclass
+class UsersContext:
+    """A context of the user's own."""
+
+    user: str
+    budget: dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    "context", [UsersContext("u", {"turns": 1}), {"user": "u", "budget": {"turns": 1}}, {"user": "u"}]
+)
+async def test_a_node_of_a_graph_reads_what_is_its_own_of_that_graphs_context(context: Any) -> None:
+    look = Expert(ScriptedExpert("Ada"), name="look", role="chat", price=Price())
+    script = [("look", {}), ("final_answer", {"answer": "end"})]
+    around = StateGraph(MessagesState, context_schema=UsersContext if isinstance(context, UsersContext) else None)
+    around.add_node("inner", create_orchestrator(ScriptedRouter(script), [look]).compile())
+    around.add_edge(START, "inner")
+    state = await around.compile().ainvoke({"messages": [HumanMessage("q")]}, context=context)
+    assert state["messages"][-1].text == ("end" if context == {"user": "u"} else "Ada")
 
 
 MODULE = """

@@ -34,7 +34,7 @@ from orchestra_graph.engine import Constraint
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import make_engine
 from orchestra_graph.ledger import LedgerTotals
-from orchestra_graph.lifecycle import begin, finish
+from orchestra_graph.lifecycle import begin, finish, ours_of
 from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog
 from orchestra_graph.middleware.model_step import ModelStep
 from orchestra_graph.middleware.parts import Parts, state_of
@@ -48,7 +48,7 @@ from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.routers import ProgramRouter
 from orchestra_graph.runlog.log import RunLog
-from orchestra_graph.state import OrchestratorContext, RunHeader, agent_answer
+from orchestra_graph.state import RunHeader, agent_answer
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import StoppedBy, Turn, merge_turns
 
@@ -139,7 +139,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
 
     def before_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
         """Begin a run, in a step of its own: what can be resumed is written down before anything is paid."""
-        run = begin(self._parts.engine, state["messages"], _given(runtime.context))
+        run = begin(self._parts.engine, state["messages"], ours_of(runtime.context))
         return {"run": run, "turns": Overwrite({}), "ledger": None, "stopped_by": None}
 
     async def abefore_agent(self, state: OrchestraState, runtime: Runtime[Any]) -> dict[str, Any]:
@@ -242,10 +242,3 @@ def _run_of(state: Any) -> RunHeader:
     if run is None:
         raise ConfigError("the thread holds a run that began without OrchestraMiddleware; start it anew")
     return run
-
-
-def _given(context: Any) -> dict[str, Any]:
-    """What the agent's context, a mapping or an object of the user's own, says of the run."""
-    keys = OrchestratorContext.__annotations__
-    named = context if isinstance(context, Mapping) else {key: getattr(context, key, None) for key in keys}
-    return {key: named[key] for key in keys if named.get(key) is not None}
