@@ -31,13 +31,12 @@ from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.destination import DestinationNode, HandlerNode, Show, without_report
 from orchestra_graph.engine import Constraint, Engine
 from orchestra_graph.errors import ConfigError, ToolError
-from orchestra_graph.graph import make_engine
+from orchestra_graph.graph import make_engine, spoken_by
 from orchestra_graph.graph_router import GraphRouter, Read
 from orchestra_graph.graph_state import MESSAGES, OURS, TURNS, in_words, users_state, widened
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
-from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.tools.base import Request, Result, Tool
 
@@ -110,7 +109,8 @@ def add_router(
         catalog: Descriptions, prices, latencies, by node. Lines of other names are refused.
         preferences: What matters, unless the config says otherwise.
         budget: What a run may spend, unless the config says otherwise.
-        protocol: What the router reads and how its reply is parsed; `ConversationProtocol(system=SYSTEM)` by default.
+        protocol: What the router reads and how its reply is parsed; by default the one that a `LocalRouter` was trained
+            for, else `ConversationProtocol(system=SYSTEM)`.
         constraint: As for `create_orchestrator`.
         run_log: Where each run is written as one line.
         closing: Terminal destination that ends the run when the budget is used up; the cheapest one by default.
@@ -130,7 +130,7 @@ def add_router(
         catalog=catalog,
         preferences=preferences,
         budget=budget,
-        protocol=protocol or ConversationProtocol(system=SYSTEM),
+        protocol=protocol or spoken_by(router, SYSTEM),
         constraint=constraint,
         run_log=run_log,
         closing=closing,

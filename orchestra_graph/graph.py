@@ -27,7 +27,7 @@ from orchestra_graph.nesting import refuse_too_deep
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
-from orchestra_graph.protocols.conversation import ConversationProtocol
+from orchestra_graph.protocols.conversation import SYSTEM, ConversationProtocol
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.router import RouterNode
 from orchestra_graph.routers import ProgramRouter, Rules
@@ -100,7 +100,7 @@ def create_orchestrator(
         catalog=catalog,
         preferences=preferences,
         budget=budget,
-        protocol=protocol or _spoken_by(router) or ConversationProtocol(),
+        protocol=protocol or spoken_by(router),
         constraint=constraint,
         run_log=run_log,
         cache=cache,
@@ -206,8 +206,15 @@ def _build(engine: Engine) -> StateGraph[Any, Any, Any, Any]:
     return graph
 
 
-def _spoken_by(router: BaseChatModel) -> Protocol | None:
-    return router.protocol if isinstance(router, LocalRouter) else None
+def spoken_by(router: BaseChatModel, system: str = SYSTEM) -> Protocol:
+    """The protocol that a `LocalRouter` was trained for; for any other router a conversation.
+
+    Args:
+        router: The router.
+        system: What opens a conversation.
+    """
+    trained = router.protocol if isinstance(router, LocalRouter) else None
+    return trained or ConversationProtocol(system=system)
 
 
 def _constraint(protocol: Protocol, router: BaseChatModel) -> Constraint | None:

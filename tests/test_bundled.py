@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, MessagesState, StateGraph
 
-from orchestra_graph import Catalog, ConfigError, ToolSpec
+from orchestra_graph import Catalog, ConfigError, Expert, Price, ToolSpec, add_router
+from orchestra_graph.middleware import OrchestraMiddleware
 from orchestra_graph.protocols.scan import ScanProtocol
 from orchestra_graph.routers.bundled import WORDS, refuse_unknown_words, tiny_folder, tiny_router, words_of
+from orchestra_graph.testing import ScriptedExpert
 from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.trial import open_run
 from tests.commands import Orchestra
@@ -39,6 +47,34 @@ async def test_a_graph_speaks_its_protocol_without_being_told() -> None:
     assert state["stopped_by"] == "answer"
     assert all("line" in turn["decision"]["reason"] for turn in state["turns"].values())
     assert isinstance(tiny_router().protocol, ScanProtocol)
+
+
+def answer(state: MessagesState) -> dict[str, Any]:
+    """Small general assistant."""
+    return {"messages": [("ai", "4")]}
+
+
+def test_a_graph_that_it_is_put_into_speaks_its_protocol_as_well() -> None:
+    builder = StateGraph(MessagesState).add_node("answer", answer).add_edge("answer", END)
+    add_router(builder, tiny_router(), [ToolSpec(name="answer", terminal=True)])
+    graph, config = builder.compile(InMemorySaver()), cast("RunnableConfig", {"configurable": {"thread_id": "1"}})
+    graph.invoke({"messages": [HumanMessage("What is 2 + 2?")]}, config)
+    (turn,) = graph.get_state(config).values["orchestra_turns"].values()
+    assert (turn["decision"]["by"], "problem" in turn["decision"]) == ("router", False)
+
+
+def test_a_graph_of_which_no_destination_ends_a_run_is_not_in_its_reach() -> None:
+    builder = StateGraph(MessagesState).add_node("answer", answer)
+    with pytest.raises(ConfigError, match=r"the protocol scan .* no tool ends a run; fix: .*ToolSpec\(terminal=True\)"):
+        add_router(builder, tiny_router(), ["answer"])
+
+
+def test_an_agent_speaks_its_protocol_as_well() -> None:
+    expert = Expert(ScriptedExpert("4"), name="small", description="Small general assistant.", price=Price())
+    orchestra = OrchestraMiddleware(tiny_router(), [expert])
+    agent: Any = create_agent(expert.model, middleware=[orchestra])
+    (turn,) = agent.invoke({"messages": [("user", "What is 2 + 2?")]})["turns"].values()
+    assert (turn["decision"]["by"], "problem" in turn["decision"]) == ("router", False)
 
 
 def test_the_catalogs_of_the_workbench_are_in_its_words() -> None:

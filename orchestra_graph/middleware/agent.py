@@ -32,7 +32,7 @@ from orchestra_graph.catalog import Catalog
 from orchestra_graph.deadlines import within
 from orchestra_graph.engine import Constraint
 from orchestra_graph.errors import ConfigError
-from orchestra_graph.graph import make_engine
+from orchestra_graph.graph import make_engine, spoken_by
 from orchestra_graph.ledger import LedgerTotals
 from orchestra_graph.lifecycle import begin, finish, ours_of
 from orchestra_graph.middleware.experts import checked, seated_experts, split_catalog
@@ -45,7 +45,6 @@ from orchestra_graph.middleware.watch import watch_here
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol
-from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.routers import ProgramRouter
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.state import RunHeader, agent_answer
@@ -85,7 +84,8 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             prices of known models from `genai-prices`. Its other lines are the prices of the agent's tools.
         preferences: What matters, unless a run's context says otherwise.
         budget: What a run may spend, unless its context says otherwise.
-        protocol: What the router reads and how its reply is parsed; a conversation by default.
+        protocol: What the router reads and how its reply is parsed; by default the one that a `LocalRouter` was trained
+            for, else a conversation.
         constraint: See `create_orchestrator`.
         run_log: Where each run is written as one line.
         closing: Expert that answers when the budget is used up; the cheapest one by default.
@@ -123,7 +123,7 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
             catalog=lines,
             preferences=preferences,
             budget=budget,
-            protocol=checked(protocol or ConversationProtocol(system=SYSTEM)),
+            protocol=checked(protocol or spoken_by(router, SYSTEM)),
             constraint=constraint,
             run_log=run_log,
             closing=closing,

@@ -60,7 +60,9 @@ def checked(protocol: Protocol) -> Protocol:
         ConfigError: It lets the router answer by itself; in an agent only experts answer.
     """
     if protocol.answers:
-        raise ConfigError(f"protocol {protocol.name!r} lets the router answer by itself; expected one that does not")
+        raise ConfigError(
+            f"protocol {protocol.name!r} lets the router answer by itself; expected one that does not: pass protocol=..."
+        )
     return protocol
 
 
