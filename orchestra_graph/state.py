@@ -24,7 +24,10 @@ STAMP: Final = "orchestra_graph"
 
 
 class About(BaseModel):
-    """What a caller may say of a run's task; other fields are kept with the task as they stand."""
+    """What a caller may say of a run's task; other fields are kept with the task as they stand.
+
+    A row of a data set may be given whole: its `question` is not kept, since what was asked stands there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -47,7 +50,8 @@ def header_of(question: str, about: Mapping[str, Any]) -> dict[str, Any]:
         about: Fields of `About`, and others.
     """
     own = {key: value for key, value in about.items() if key in _OF_THE_RUN}
-    return {"task": {"question": question, **{k: v for k, v in about.items() if k not in own}}, **own}
+    others = {key: value for key, value in about.items() if key not in own and key != "question"}
+    return {"task": {"question": question, **others}, **own}
 
 
 _OF_THE_RUN: Final = frozenset(About.model_fields) - {"id"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from orchestra_graph.tools.expert import Expert
 from orchestra_graph.workbench import Workbench
 from orchestra_graph.workbench.trial import JUDGE, try_router
 
-QUESTION = {"messages": [("user", "What is 6 x 7?")]}
+QUESTION: Any = {"messages": [("user", "What is 6 x 7?")]}
 
 
 def expert() -> Expert:
@@ -68,3 +69,12 @@ async def test_a_run_of_the_workbench_has_its_verdict() -> None:
 def test_a_run_that_is_not_held_cannot_be_judged() -> None:
     with pytest.raises(RunLogError, match="'gone' is not held; expected one that has ended; fix: judge it before"):
         MemoryLog().judge("gone", Verdict(outcome=1.0, by="me"))
+
+
+@pytest.mark.parametrize("column", ["What is 7 * 6?", {"text": "What is 7 * 6?", "language": "en"}])
+async def test_what_was_asked_is_the_question_whatever_the_row_of_a_data_set_calls_so(column: Any) -> None:
+    log, row = MemoryLog(), {"id": "t1", "question": column, "level": 3}
+    graph = create_orchestrator(ScriptedRouter([("expert", {})]), [expert()], run_log=log).compile()
+    await graph.ainvoke(QUESTION, context={"task": row})
+    (run,) = log.take()
+    assert (run.task.question, run.task.id, run.task.model_extra) == ("What is 6 x 7?", "t1", {"level": 3})
