@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.protocols.mend import plain, show
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Call
 
@@ -127,6 +128,7 @@ class Approval:
 
         Raises:
             GraphInterrupt: Nobody has answered yet.
+            ConfigError: The arguments of an edit cannot be stored. The call waits for another answer.
         """
         request: ApprovalRequest = {
             "type": "tool_approval",
@@ -146,10 +148,13 @@ class Approval:
                 return answer.get("message") or NO_REASON
             if answer["type"] == "approve":
                 return call["args"]
-            edited = answer["edited_action"]
-            problem = _unfit(spec, edited)
+            args, fault = plain(answer["edited_action"]["args"])
+            if fault is not None:
+                # A checkpoint could not hold this answer either, as it would have to where it is asked for again.
+                raise ConfigError(f"edited_action.args = {show(args)}: {fault}; fix: answer with other arguments")
+            problem = _unfit(spec, answer["edited_action"]["name"], args)
             if problem is None:
-                return edited["args"]
+                return args
             request = {**request, "problem": problem}
 
 
@@ -169,11 +174,11 @@ def most_dollars(spec: ToolSpec, left: float | None, texts: Iterable[str] | None
     return most if spec.retrieval is None else most + spec.retrieval.dollars(calls=1, seconds=limits.timeout)
 
 
-def _unfit(spec: ToolSpec, edited: _Action) -> str | None:
-    if edited["name"] != spec.name:
-        return f"edited_action.name = {edited['name']!r}; expected {spec.name!r}: reject the call to have another one"
-    errors = [error.message for error in spec.validator.iter_errors(edited["args"])]
-    return f"edited_action.args = {edited['args']!r}: {'; '.join(errors)}" if errors else None
+def _unfit(spec: ToolSpec, name: str, args: dict[str, Any]) -> str | None:
+    if name != spec.name:
+        return f"edited_action.name = {name!r}; expected {spec.name!r}: reject the call to have another one"
+    errors = [error.message for error in spec.validator.iter_errors(args)]
+    return f"edited_action.args = {args!r}: {'; '.join(errors)}" if errors else None
 
 
 def _problem(error: ValidationError) -> str:

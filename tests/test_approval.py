@@ -141,6 +141,16 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_again(answer: Any, pro
     assert (refund.sent, state["answer"]) == ([{"amount": 5}], "done")
 
 
+async def test_arguments_that_cannot_be_stored_are_refused_and_another_answer_is_taken() -> None:
+    refund = Paid("refund", parameters=AMOUNT)
+    talk = Conversation([refund], ("refund", {"amount": 5}), FINAL, approve={"refund": True})
+    await talk.ask()
+    with pytest.raises(ConfigError, match=r"edited_action.args = {'amount': \d+}: cannot be stored: .*64-bit"):
+        await talk.answer({"type": "edit", "edited_action": {"name": "refund", "args": {"amount": 2**70}}})
+    state = await talk.answer(APPROVE)
+    assert (refund.sent, state["answer"]) == ([{"amount": 5}], "done")
+
+
 async def test_siblings_are_paid_once_while_one_call_waits() -> None:
     look, refund = Paid("look"), Paid("refund")
     talk = Conversation([look, refund], [("look", {}), ("refund", {}), ("refund", {})], FINAL, approve={"refund": True})
