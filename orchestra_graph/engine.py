@@ -332,6 +332,9 @@ class _RunJournal:
     def came_back(self, charges: Mapping[str, Charge]) -> None:
         self._log.journal(self._run_id, {"kind": "charges", "charges": charges})
 
+    def captured(self, capture: Mapping[str, Any]) -> None:
+        self._log.journal(self._run_id, {"kind": "capture", **capture})
+
     def ended(self, trajectory: Mapping[str, Any]) -> None:
         self._log.journal(self._run_id, {"kind": "run", "run": trajectory})
 

@@ -26,6 +26,9 @@ class Journal(Protocol):
     def came_back(self, charges: Mapping[str, Charge]) -> None:
         """Told of the charges of nested runs; those of the run's own calls come with their outcomes."""
 
+    def captured(self, capture: Mapping[str, Any]) -> None:
+        """Told of the tokens of a reply, `record.Capture`, of this run or of a nested one without a log of its own."""
+
     def ended(self, trajectory: Mapping[str, Any]) -> None:
         """Told of a nested run that has ended, as a line of the run log would hold it."""
 

@@ -16,6 +16,7 @@ from langgraph.pregel import Pregel
 
 from orchestra_graph.errors import ConfigError, ToolError
 from orchestra_graph.execution import CallNode
+from orchestra_graph.journal import Journal
 from orchestra_graph.meter import Meter, current_meter
 from orchestra_graph.node import Node
 from orchestra_graph.tools.base import Tool
@@ -81,6 +82,13 @@ def hand_up(trajectory: Mapping[str, Any]) -> None:
     for meter in _around():
         if meter.journal is not None:
             meter.journal.ended(trajectory)
+
+
+def keepers(own: Journal | None) -> list[Journal]:
+    """What keeps the captures of a run: its own journal, else those of the runs around it, where its turns will go."""
+    if own is not None:
+        return [own]
+    return [meter.journal for meter in _around() if meter.journal is not None]
 
 
 def _around() -> Iterator[Meter]:

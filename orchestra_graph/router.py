@@ -24,6 +24,7 @@ from orchestra_graph.evidence import evidence_for, situation_of, texts_of
 from orchestra_graph.ledger import ROUTER
 from orchestra_graph.lifecycle import CLOSING, begin, finish
 from orchestra_graph.meter import Meter
+from orchestra_graph.nesting import keepers
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.progress import tell_decision
@@ -231,11 +232,12 @@ class _Deciding:
         engine, run_id = self._engine, self._run["id"]
         tasks = await self._tasks(turn)
         self._trace(turn)
-        if engine.run_log is not None:
-            for capture in self._captures:
-                name = f"{turn['id']}:{len(turn.get('captures', ()))}"
-                turn.setdefault("captures", []).append(name)
-                engine.run_log.journal(run_id, {"kind": "capture", "id": name, "turn": turn["id"], **capture})
+        journals = keepers(engine.journal(run_id)) if self._captures else []
+        for capture in self._captures if journals else ():
+            name = f"{turn['id']}:{len(turn.get('captures', ()))}"
+            turn.setdefault("captures", []).append(name)
+            for journal in journals:
+                journal.captured({"id": name, "turn": turn["id"], **capture})
         tell_decision(engine, run_id, turn)
         turns = {**self._turns, turn["id"]: turn}
         answer = answer_of(turn, self._setup.catalog.terminals)

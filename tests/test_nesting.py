@@ -222,6 +222,28 @@ async def test_a_nested_graph_with_a_log_of_its_own_writes_a_line_that_names_its
     assert (nested.task.id, nested.task.model_extra, nested.purpose, nested.constraint) == (None, {}, "train", None)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_the_captures_of_a_nested_graph_without_a_log_are_in_that_of_the_run_around_it(
+    depth: int, openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    openai_server.vllm = True
+    openai_server.script = [Reply("", [("solver", {})])]
+    model = ChatVLLM(model="m", base_url=openai_server.base_url)
+    solver = Expert(ScriptedExpert("<answer>42</answer>"), name="solver", price=PRICE)
+    graph = create_orchestrator(model, [solver], catalog=priced())
+    log = RunLog(tmp_path / "runs.jsonl")
+    for level in range(depth):
+        tools = [Subgraph(graph.compile(), name="inner", terminal=True)]
+        outermost = log if level == depth - 1 else None
+        graph = create_orchestrator(router("inner", {"request": "r"}), tools, run_log=outermost)
+    state = await graph.compile().ainvoke({"messages": [HumanMessage("q")]})
+    run = only_run(log)
+    (nested,) = (nested for nested in run.runs.values() if nested.turns[0].get("captures"))
+    (name,) = nested.turns[0]["captures"]
+    assert nested.captures[name].token_ids and not run.captures
+    assert (state["answer"], len(run.runs)) == ("42", depth)
+
+
 async def test_a_nested_run_that_waited_for_a_person_is_there_once(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "runs.jsonl")
     solver = Expert(ScriptedExpert("<answer>42</answer>"), name="solver", price=PRICE)

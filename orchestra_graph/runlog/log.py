@@ -8,7 +8,8 @@ Records are dictionaries with a `kind`:
 
     header    {...}: fields of `record.Trajectory`; a later header adds to the earlier ones
     attempt   {"key": "<turn or call id>#<n>", "tool": ..., "upper": dollars}: written before the attempt is sent
-    capture   {"id": ..., "turn": ..., "prompt_token_ids": [...], "token_ids": [...], "logprobs": [...]}
+    capture   {"id": ..., "turn": ..., "prompt_token_ids": [...], "token_ids": [...], "logprobs": [...]}: of this
+              run, or of one nested in it that has no log of its own
     turn      {"turn": {...}}: a `TurnUpdate`, merged by `merge_turns`
     charges   {"charges": {...}}: by key, those of nested runs, which come before their call's outcome
     run       {"run": {...}}: the trajectory of a run nested in one of its calls, when that has ended
@@ -157,8 +158,14 @@ def captures_of(journal: Journal | None) -> dict[str, Record]:
 
 
 def runs_of(journal: Journal | None) -> dict[str, Record]:
-    """The nested runs in a journal, by id."""
-    return {} if journal is None else {record["run"]["run_id"]: record["run"] for record in journal.of("run")}
+    """The nested runs in a journal, by id, each with its captures: those without a log of their own left them here."""
+    runs = [] if journal is None else [record["run"] for record in journal.of("run")]
+    found = captures_of(journal)
+    named = [{id: found[id] for id in captures_named(run["turns"]) if id in found} for run in runs]
+    return {
+        run["run_id"]: {**run, "captures": {**captures, **run.get("captures", {})}}
+        for run, captures in zip(runs, named, strict=True)
+    }
 
 
 def has_nested(turns: Iterable[Turn]) -> bool:
