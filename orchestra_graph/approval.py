@@ -148,6 +148,7 @@ class Approval:
                 return answer.get("message") or NO_REASON
             if answer["type"] == "approve":
                 return call["args"]
+            args: dict[str, Any]
             args, fault = plain(answer["edited_action"]["args"])
             if fault is not None:
                 # A checkpoint could not hold this answer either, as it would have to where it is asked for again.

@@ -222,8 +222,9 @@ async def test_what_was_paid_after_the_last_checkpoint_is_in_the_ledger_of_a_run
     def make(folder: Path) -> Any:
         first = Last(lag, Provider(books=books), name="first")
         more = Last(die, Provider(books=books), name="more")
-        calls = [("first", {}), ("more", {}), ("more", {})][: 1 if folder == process.left else 3]
-        return create_orchestrator(replies(*calls), [first, more], run_log=RunLog(folder / "runs.jsonl"))
+        calls = ["first"] if folder == process.left else ["first", "more", "more"]
+        router = replies(*((name, {}) for name in calls))
+        return create_orchestrator(router, [first, more], run_log=RunLog(folder / "runs.jsonl"))
 
     await process.run(make, process.folder, QUESTION)
     for file in process.left.glob("state.sqlite*"):

@@ -312,8 +312,8 @@ def test_a_catalog_without_a_tool_that_ends_a_run_is_refused_when_the_graph_is_b
 
 async def test_preferences_that_leave_no_tool_that_ends_a_run_are_refused_when_it_begins() -> None:
     router, never = ScriptedRouter([TAKE]), {"never": ["large", "small"]}
-    roles = {"search": "chat", "small": "answer", "large": "answer"}
-    experts = [Expert(ScriptedExpert(["Ada"]), name=name, role=role) for name, role in roles.items()]
+    experts = [Expert(ScriptedExpert(["Ada"]), name=name) for name in ("small", "large")]
+    experts.append(Expert(ScriptedExpert(["found Ada"]), name="search", role="chat"))
     graph = create_orchestrator(router, experts, catalog=CATALOG, protocol=ScanProtocol()).compile()
     with pytest.raises(ConfigError, match=r"leave one that does out of preferences.never = \['large', 'small'\]"):
         await graph.ainvoke({"messages": [("user", "Who?")]}, context={"preferences": never})
