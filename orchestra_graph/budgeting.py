@@ -7,7 +7,7 @@ that a run whose budget is used up can still be answered.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from orchestra_graph.catalog import Catalog, ToolSpec
@@ -84,11 +84,14 @@ class Purse:
     def spend(self, turn: Turn) -> None:
         """Take off what a decision cost that has just been made, before its calls are sent."""
         if self.is_bounded:
-            specs = [self._setup.catalog.tools[call["tool"]] for call in turn["decision"]["calls"]]
-            self._graphs = max(1, sum(spec.is_open_ended for spec in specs))
+            self.share_among(self._setup.catalog.tools[call["tool"]] for call in turn["decision"]["calls"])
             spent = Spent.of([turn])
             self.dollars -= spent.dollars
             self.seconds -= spent.seconds
+
+    def share_among(self, specs: Iterable[ToolSpec]) -> None:
+        """Take down the tools that one reply calls: the graphs among them share what is left."""
+        self._graphs = max(1, sum(spec.is_open_ended for spec in specs))
 
     def reserve(self, spec: ToolSpec, texts: list[str]) -> str | None:
         """Set aside what a call will at least cost.

@@ -49,6 +49,7 @@ class ToolStep:
         self._turn, self._call = self._place(turns, request)
         line = self._line(self._asked["name"])
         purse = Purse(parts.engine.setup(run), turns, run["question"], parts.engine.closing)
+        purse.share_among(self._line(call["tool"]) for call in self._turn["decision"]["calls"])
         self.refusal = self._refusal(purse)
         first, self._charges = parts.made(run, self._call["id"])
         journal = parts.engine.journal(run["id"])
