@@ -12,10 +12,11 @@ from typing import Final
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.engine import Setup
-from orchestra_graph.ledger import Spent
+from orchestra_graph.journal import own_charges
+from orchestra_graph.ledger import Spent, most_dollars
 from orchestra_graph.state import BudgetLeft
 from orchestra_graph.text import estimate_tokens
-from orchestra_graph.turns import StoppedBy, Turn
+from orchestra_graph.turns import Charge, StoppedBy, Turn
 
 ROUNDING: Final = 1e-9
 """Dollars or seconds that a sum may be off."""
@@ -159,6 +160,40 @@ class Purse:
             <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + ROUNDING
             for spec in specs
         )
+
+
+def less(left: BudgetLeft, made: Mapping[str, Charge], seconds: float) -> BudgetLeft:
+    """What the next attempt may spend: what the call was given, less what its attempts so far may have used."""
+    return {
+        "dollars": None if left["dollars"] is None else max(0.0, left["dollars"] - most_dollars(made.values())),
+        "seconds": None if left["seconds"] is None else max(SHORTEST, left["seconds"] - seconds),
+        "turns": left["turns"],
+    }
+
+
+def shortage(
+    spec: ToolSpec, texts: list[str], left: BudgetLeft, made: Mapping[str, Charge], seconds: float
+) -> str | None:
+    """Why what a call was given does not pay for one more attempt, or None.
+
+    Args:
+        spec: The tool to be called.
+        texts: What an expert will at least read.
+        left: What the call was given.
+        made: Charges of its attempts so far.
+        seconds: What these took.
+    """
+    if left["seconds"] is not None and seconds >= left["seconds"]:
+        return "not sent: no time is left"
+    given = left["dollars"]
+    if given is None:
+        return None
+    # What an orchestrator inside has spent it has checked itself: it may go on, and end with what it has found.
+    is_overspent = most_dollars(own_charges(made)) > given + ROUNDING
+    least, rest = least_dollars(spec, texts), max(0.0, given - most_dollars(made.values()))
+    if least <= rest + ROUNDING and not is_overspent:
+        return None
+    return f"not sent: costs at least ${least:.6f}, and {'nothing' if is_overspent else f'${rest:.6f}'} is left"
 
 
 def least_dollars(spec: ToolSpec, texts: list[str]) -> float:

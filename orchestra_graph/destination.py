@@ -7,7 +7,8 @@ the router. When the graph enters the node by an edge of its own, nothing of thi
 A `ToolError` that it raises is told to the router, unless the node is terminal and its edges lead on: the graph cannot
 do without it. That one, and every other exception, goes the way it went before: to the node's retry policy, its error
 handler, the caller; what the failed attempts cost is charged to the next one. What the node's own error handler returns
-goes out beside a report as well.
+goes out beside a report as well. Where the budget does not pay for one more attempt, it is not made, and the router is
+told, with the same exception.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from langgraph.types import Command
 
 from orchestra_graph import spans, tracing
 from orchestra_graph.billing import describe
+from orchestra_graph.budgeting import less, shortage
 from orchestra_graph.catalog import ModelSpec
 from orchestra_graph.deadlines import within
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
 from orchestra_graph.graph_state import CALL, REPORT, TURNS, Report, as_orchestrator, changes, users_state, writes_of
+from orchestra_graph.journal import worked_seconds
 from orchestra_graph.lifecycle import finish
 from orchestra_graph.meter import Meter
 from orchestra_graph.progress import tell_outcome
-from orchestra_graph.state import BudgetLeft, CallTask
+from orchestra_graph.state import CallTask
 from orchestra_graph.text import clean
 from orchestra_graph.turns import Charge, Outcome, merge_turns
 
@@ -91,8 +94,9 @@ class DestinationNode(RunnableLambda[Any, Any]):
         with spans.enter() or nullcontext():
             visit = _Visit(self, task, state, self._failure(config))
             with visit.kept():
-                with visit.metered():
-                    visit.result = self._runnable.invoke(state, config, **kwargs)
+                if visit.is_sent:
+                    with visit.metered():
+                        visit.result = self._runnable.invoke(state, config, **kwargs)
                 visit.come_back()
             return visit.writes(input)
 
@@ -104,8 +108,10 @@ class DestinationNode(RunnableLambda[Any, Any]):
         with spans.enter() or nullcontext():
             visit = _Visit(self, task, state, self._failure(config))
             with visit.kept():
-                with visit.metered():
-                    visit.result = await within(visit.seconds, partial(self._runnable.ainvoke, state, config, **kwargs))
+                if visit.is_sent:
+                    node = partial(self._runnable.ainvoke, state, config, **kwargs)
+                    with visit.metered():
+                        visit.result = await within(visit.seconds, node)
                 visit.come_back()
             return visit.writes(input)
 
@@ -153,7 +159,7 @@ class _Visit:
         self._failure = failure
         self._started = time.perf_counter()
         first, self._charges = self._engine.earlier(task["run"]["id"], task["call"]["id"])
-        self._worked = sum(charge["seconds"] for charge in self._charges.values())
+        self._worked = worked_seconds(self._charges)
         self._meter = Meter(
             task["call"]["id"],
             node.spec.name,
@@ -161,9 +167,14 @@ class _Visit:
             price_of=self._engine.price_of,
             journal=self._engine.journal(task["run"]["id"]),
             first=first,
-            left=_less(task["left"], self._charges, self._worked),
+            left=less(task["left"], self._charges, self._worked),
         )
         self._error: str | None = None
+        if self._charges and not node.leads_on:
+            texts = [task["run"]["question"]]
+            self._error = shortage(node.spec, texts, task["left"], self._charges, self._worked)
+        self.is_sent = self._error is None
+        """Whether the node runs: the budget pays for one more attempt, where there were some before."""
         self._handover: ParentCommand | None = None
         self._report: Report = {}
         self._leaves = False
@@ -273,16 +284,6 @@ def without_report(output: Any) -> Any:
     if not (isinstance(last, Command) and isinstance(last.update, dict) and REPORT in last.update):
         return output
     return output[0] if len(output) == 2 else output[:-1]
-
-
-def _less(left: BudgetLeft, charges: dict[str, Charge], seconds: float) -> BudgetLeft:
-    """What the next attempt may spend: what the call was given, less what its earlier attempts may have used."""
-    spent = sum(charge.get("upper", charge["dollars"]) for charge in charges.values())
-    return {
-        "dollars": None if left["dollars"] is None else max(0.0, left["dollars"] - spent),
-        "seconds": None if left["seconds"] is None else max(1e-3, left["seconds"] - seconds),
-        "turns": left["turns"],
-    }
 
 
 def _parts(result: Any) -> list[Any]:

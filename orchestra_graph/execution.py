@@ -17,11 +17,12 @@ from langgraph.errors import GraphBubbleUp
 from orchestra_graph import tracing
 from orchestra_graph.attempts import DeadlineError, send
 from orchestra_graph.billing import describe, is_refusal, is_transient
-from orchestra_graph.budgeting import ROUNDING, least_dollars
+from orchestra_graph.budgeting import less, shortage
 from orchestra_graph.catalog import ToolSpec
 from orchestra_graph.engine import Engine
 from orchestra_graph.errors import ToolError
 from orchestra_graph.evidence import Evidence, shown_to, texts_of
+from orchestra_graph.journal import worked_seconds
 from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
@@ -74,10 +75,10 @@ class Execution:
         self._catalog = engine.setup(task["run"]).catalog
         self._seconds = _or_infinity(task["left"]["seconds"])
         self._started = time.perf_counter()
-        self._shift = 0.0
         self.seconds = 0.0
         """Seconds of the run that the call took, once it has been carried out."""
         self._first, self.charges = engine.earlier(task["run"]["id"], self._call["id"])
+        self._shift = worked_seconds(self.charges)
 
     async def carry_out(self) -> Outcome:
         """Carry out the call; every failure ends in an outcome that the router reads."""
@@ -140,7 +141,7 @@ class Execution:
         for name in names:
             prefix = "" if name == names[0] else f"{name}: "
             spec = self._catalog.tools[name]
-            refusal = self._refusal(spec) if prefix else None
+            refusal = self._refusal(spec) if prefix else self._shortage(spec, {}) if self.charges else None
             if refusal is not None:
                 errors.append(f"{prefix}{refusal}")
                 continue
@@ -197,17 +198,7 @@ class Execution:
             charges: Of the tool under way.
             shift: Seconds by which its reported time exceeds the clock's.
         """
-        left = self._task["left"]
-        if left["dollars"] is None and left["seconds"] is None:
-            return left
-        made = {**self.charges, **charges}.values()
-        dollars = _or_infinity(left["dollars"]) - sum(charge.get("upper", charge["dollars"]) for charge in made)
-        seconds = self._seconds - self._elapsed() - shift
-        return {
-            "dollars": None if math.isinf(dollars) else max(0.0, dollars),
-            "seconds": None if math.isinf(seconds) else max(1e-3, seconds),
-            "turns": left["turns"],
-        }
+        return less(self._task["left"], {**self.charges, **charges}, self._elapsed() + shift)
 
     def _refusal(self, spec: ToolSpec) -> str | None:
         """Why a fallback tool cannot take the call over, or None."""
@@ -220,13 +211,8 @@ class Execution:
 
     def _shortage(self, spec: ToolSpec, charges: Mapping[str, Charge]) -> str | None:
         """Why the budget does not pay for one more try, or None; the charges are those of the tool under way."""
-        left = self._left(charges)["dollars"]
-        if left is None:
-            return None
-        least = least_dollars(spec, self._texts(spec))
-        if least <= left + ROUNDING:
-            return None
-        return f"not sent: costs at least ${least:.6f}, and ${left:.6f} is left"
+        made = {**self.charges, **charges}
+        return shortage(spec, self._texts(spec), self._task["left"], made, self._elapsed())
 
     def _shown(self, spec: ToolSpec) -> Evidence:
         return shown_to(spec, self._task, self._engine, self._catalog)

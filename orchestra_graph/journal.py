@@ -84,6 +84,16 @@ def of_owner(owner: str, charges: Mapping[str, Charge]) -> dict[str, Charge]:
     }
 
 
+def own_charges(charges: Mapping[str, Charge]) -> list[Charge]:
+    """Of the charges of a call, those that no nested run has made."""
+    return [charge for key, charge in charges.items() if "/" not in key]
+
+
+def worked_seconds(charges: Mapping[str, Charge]) -> float:
+    """Seconds of a call's attempts, one after the other; a nested run counts its own, of which some overlap."""
+    return sum(charge["seconds"] for charge in own_charges(charges))
+
+
 def next_try(owner: str, charges: Mapping[str, Charge]) -> int:
     """The number of an owner's next try: after those that the keys name."""
     mark = f"{owner}#"

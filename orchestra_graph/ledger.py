@@ -69,8 +69,7 @@ class Spent:
         for turn in turns:
             count += 1
             seconds += wall_seconds(turn)
-            for charge in turn["charges"].values():
-                dollars += charge.get("upper", charge["dollars"])
+            dollars += most_dollars(turn["charges"].values())
         return cls(dollars, seconds, count)
 
     def __add__(self, other: Spent) -> Spent:
@@ -86,6 +85,11 @@ class Spent:
         if dollars < 0 or seconds <= 0 or turns < 1:
             return None
         return Budget(dollars=dollars, seconds=seconds, turns=turns)
+
+
+def most_dollars(charges: Iterable[Charge]) -> float:
+    """What attempts cost at most, as they count against a budget."""
+    return sum(charge.get("upper", charge["dollars"]) for charge in charges)
 
 
 def wall_seconds(turn: Turn) -> float:

@@ -12,9 +12,11 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.types import CachePolicy, Command
+from langgraph.types import CachePolicy, Command, interrupt
 
 from orchestra_graph.add_router import add_router
+from orchestra_graph.meter import report
+from orchestra_graph.preferences import Budget
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_runs
 from tests.provider import ANSWERED, CrashError, Provider, charges_of
@@ -162,3 +164,46 @@ async def test_a_run_is_one_line_of_the_log(tmp_path: Path) -> None:
     assert runs[0].totals is not None
     assert runs[0].totals["dollars"] == pytest.approx(2 * ANSWERED)
     assert not list(Path(f"{log.path}.spool").glob("*.jsonl"))
+
+
+class Questions:
+    """A node that asks a model, then a person, several times: each answer runs it from its start."""
+
+    def __init__(self, model: Provider, seconds: float = 0.0) -> None:
+        self.model = model
+        self.seconds = seconds
+
+    async def __call__(self, state: MessagesState) -> dict[str, Any]:
+        await self.model.ainvoke("q")
+        report(seconds=self.seconds)
+        return {"messages": [AIMessage("".join(interrupt(n) for n in range(4)))]}
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [(Budget(dollars=0.003), "dollars"), (Budget(seconds=10.0), "seconds")],
+    ids=["dollars", "seconds"],
+)
+async def test_a_node_is_taken_up_again_only_if_the_budget_pays_for_it(budget: Budget, why: str) -> None:
+    model = Provider()
+    graph = compiled(graph_of(work=Questions(model, 6.0)), script("work"), [spec("work")], budget=budget)
+    state = await graph.ainvoke(QUESTION, CONFIG)
+    while "__interrupt__" in state:
+        state = await graph.ainvoke(Command(resume="yes"), CONFIG)
+    values = await values_of(graph)
+    (outcome,) = next(iter(values["orchestra_turns"].values()))["outcomes"].values()
+    assert (outcome["error"], outcome["content"][:9]) == (True, "not sent:")
+    assert (model.books.answered, values["orchestra_stopped_by"]) == (2, why)
+    assert values["orchestra_ledger"]["dollars"] == pytest.approx(2 * ANSWERED)
+
+
+async def test_a_terminal_node_that_the_graph_cannot_do_without_is_taken_up_all_the_same() -> None:
+    model = Provider()
+    builder = graph_of(work=Questions(model), after=Node())
+    builder.add_edge("work", "after")
+    graph = compiled(builder, script("work"), [spec("work", terminal=True)], budget=Budget(dollars=0.003))
+    state = await graph.ainvoke(QUESTION, CONFIG)
+    while "__interrupt__" in state:
+        state = await graph.ainvoke(Command(resume="yes"), CONFIG)
+    assert [message.text for message in state["messages"]] == ["q", "yes" * 4, "said"]
+    assert model.books.answered == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from orchestra_graph.catalog import Catalog, Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import RouterError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.ledger import Spent
+from orchestra_graph.meter import report
 from orchestra_graph.preferences import Budget
 from orchestra_graph.protocols.base import Situation
 from orchestra_graph.protocols.conversation import ConversationProtocol
@@ -27,7 +29,7 @@ from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.subgraph import Subgraph
-from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Mortal, Provider, charges_of
+from tests.provider import ANSWERED, LIMITS, PRICE, Books, CrashError, Mortal, Paid, Provider, charges_of
 
 State = dict[str, Any]
 QUESTION: Any = {"messages": [HumanMessage("q")]}
@@ -315,3 +317,80 @@ async def test_a_finished_run_is_not_run_again() -> None:
     again = await graph.ainvoke(None, CONFIG)
     assert look.billed == 1
     assert again["turns"] == first["turns"]
+
+
+# A budget, which is checked before each attempt.
+
+
+class Working(Tool):
+    """Works for a modelled time, then asks a person, twice."""
+
+    spec = ToolSpec(name="working", price=Price())
+    tries = 0
+
+    async def run(self, request: Request) -> Result:
+        self.tries += 1
+        report(seconds=6.0)
+        return Result(interrupt("one") + interrupt("two"))
+
+
+async def resumed(graph: Any, context: Any = None) -> State:
+    """Run a graph, and answer all that it asks."""
+    state: State = await graph.ainvoke(QUESTION, CONFIG, context=context)
+    while "__interrupt__" in state:
+        state = await graph.ainvoke(Command(resume="yes"), CONFIG)
+    return state
+
+
+async def test_a_call_is_taken_up_again_only_if_the_budget_pays_for_one_more_attempt() -> None:
+    model = Provider()
+    graph = build([AskingModel(model, 4)], replies(("asking", {})), budget=Budget(dollars=0.005))(InMemorySaver())
+    state = await resumed(graph)
+    (outcome,) = next(iter(state["turns"].values()))["outcomes"].values()
+    assert outcome["content"].startswith("not sent: costs at least $0.0001")
+    assert (outcome["error"], state["stopped_by"]) == (True, "dollars")
+    assert model.books.answered == 1 + 2  # the second attempt was paid for, and cost more than was left
+    assert state["ledger"]["dollars"] == pytest.approx(model.books.known)
+
+
+async def test_a_result_whose_attempt_cost_more_than_was_left_is_kept() -> None:
+    model = Provider()
+    graph = build([AskingModel(model)], replies(("asking", {})), budget=Budget(dollars=0.003))(InMemorySaver())
+    state = await resumed(graph)
+    (outcome,) = next(iter(state["turns"].values()))["outcomes"].values()
+    assert (outcome["content"], outcome["error"]) == ("done", False)
+    assert state["ledger"]["dollars"] == pytest.approx(3 * ANSWERED)
+
+
+async def test_seconds_of_earlier_attempts_count() -> None:
+    tool = Working()
+    state = await resumed(build([tool], replies(("working", {})), budget=Budget(seconds=10.0))(InMemorySaver()))
+    (outcome,) = next(iter(state["turns"].values()))["outcomes"].values()
+    assert (outcome["content"], tool.tries, state["stopped_by"]) == ("not sent: no time is left", 2, "seconds")
+    assert state["ledger"]["wall_seconds"] == pytest.approx(10.0, abs=0.1)
+    state = await resumed(build([Working()], replies(("working", {})))(InMemorySaver()))
+    assert state["ledger"]["wall_seconds"] == pytest.approx(18.0, abs=0.1)
+
+
+async def test_an_orchestrator_that_has_overspent_goes_on_and_ends_with_what_it_has_found() -> None:
+    dear, asking = Paid("dear", 0.1, extra=0.4), Vendor("asking", asks=True, wait=0.05, price=Price())
+    inner = create_orchestrator(replies([("dear", {}), ("asking", {})]), [dear, asking])
+    tool = Subgraph(inner.compile(), name="inner", takes_request=False)
+    state = await resumed(build([tool], replies(("inner", {})), budget=Budget(dollars=0.2))(InMemorySaver()))
+    (outcome,) = next(iter(state["turns"].values()))["outcomes"].values()
+    assert (outcome["content"], outcome["error"], dear.sent) == ("asking: yes", False, 1)
+    assert state["ledger"]["dollars"] == pytest.approx(0.5)
+
+
+async def test_a_router_is_not_asked_again_for_more_than_the_budget() -> None:
+    router = ScriptedRouter([("look", {})] * 9, delay=0.3)
+    catalog = Catalog.of([], router=ModelSpec(model="m", price=Price(per_call=0.04), limits=LIMITS))
+    make = build([Vendor("look", price=Price())], router, catalog=catalog, budget=Budget(dollars=0.1))
+    graph, given = make(InMemorySaver()), QUESTION
+    for _ in range(4):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(graph.ainvoke(given, CONFIG, durability="sync"), 0.1)
+        given = None
+    state = (await graph.aget_state(CONFIG)).values
+    assert (state["ledger"]["tools"]["router"]["attempts"], state["stopped_by"]) == (2, "dollars")
+    assert state["ledger"]["uncertain_dollars"] == pytest.approx(0.08)
