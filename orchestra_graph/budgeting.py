@@ -18,7 +18,7 @@ from orchestra_graph.state import BudgetLeft
 from orchestra_graph.text import estimate_tokens
 from orchestra_graph.turns import Charge, StoppedBy, Turn
 
-ROUNDING: Final = 1e-9
+_ROUNDING: Final = 1e-9
 """Dollars or seconds that a sum may be off."""
 _STUCK: Final = 3
 """Replies in a row of which no call fitted the budget, after which the run is closed."""
@@ -80,7 +80,7 @@ class Purse:
 
     def affords(self, dollars: float) -> bool:
         """Whether so much can be spent without touching the reserve for closing."""
-        return dollars <= self.dollars - self._kept_dollars - self._reserved + ROUNDING
+        return dollars <= self.dollars - self._kept_dollars - self._reserved + _ROUNDING
 
     def spend(self, turn: Turn) -> None:
         """Take off what a decision cost that has just been made, before its calls are sent."""
@@ -106,10 +106,10 @@ class Purse:
         """
         if not self.is_bounded:
             return None
-        least = least_dollars(spec, texts)
+        least = _least_dollars(spec, texts)
         kept = 0.0 if spec.terminal else self._kept_dollars
         free = self.dollars - kept - self._reserved
-        if least > free + ROUNDING:
+        if least > free + _ROUNDING:
             return f"not sent: {spec.name} costs at least ${least:.6f}, and ${max(0.0, free):.6f} is left for it"
         if self.seconds - (0.0 if spec.terminal else self._kept_seconds) <= 0:
             return f"not sent: no time is left for {spec.name}"
@@ -137,8 +137,8 @@ class Purse:
         fit = [
             spec
             for spec in closers(self._setup.catalog, closing)
-            if spec.least_dollars(self._tokens) <= self.dollars + ROUNDING
-            and spec.latency.p50 <= self.seconds + ROUNDING
+            if spec.least_dollars(self._tokens) <= self.dollars + _ROUNDING
+            and spec.latency.p50 <= self.seconds + _ROUNDING
         ]
         return fit if self.seconds > 0 else []
 
@@ -157,7 +157,7 @@ class Purse:
         specs = self._setup.catalog.tools.values()
         return any(
             spec.least_dollars(self._tokens if spec.kind == "expert" else 0)
-            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + ROUNDING
+            <= self.dollars - (0.0 if spec.terminal else self._kept_dollars) + _ROUNDING
             for spec in specs
         )
 
@@ -189,14 +189,14 @@ def shortage(
     if given is None:
         return None
     # What an orchestrator inside has spent it has checked itself: it may go on, and end with what it has found.
-    is_overspent = most_dollars(own_charges(made)) > given + ROUNDING
-    least, rest = least_dollars(spec, texts), max(0.0, given - most_dollars(made.values()))
-    if least <= rest + ROUNDING and not is_overspent:
+    is_overspent = most_dollars(own_charges(made)) > given + _ROUNDING
+    least, rest = _least_dollars(spec, texts), max(0.0, given - most_dollars(made.values()))
+    if least <= rest + _ROUNDING and not is_overspent:
         return None
     return f"not sent: costs at least ${least:.6f}, and {'nothing' if is_overspent else f'${rest:.6f}'} is left"
 
 
-def least_dollars(spec: ToolSpec, texts: list[str]) -> float:
+def _least_dollars(spec: ToolSpec, texts: list[str]) -> float:
     """What a call costs at least; `texts` are what an expert will at least read."""
     return spec.least_dollars(estimate_tokens(texts) if spec.kind == "expert" else 0)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
@@ -42,13 +43,22 @@ class Step:
 
 
 @dataclass(slots=True)
+class Made:
+    """What was made of a call, by this process and those before it."""
+
+    tries: Iterator[int]
+    """Numbers of the next tries; other middleware may make several side by side."""
+    charges: Charges
+
+
+@dataclass(slots=True)
 class Memory:
     """What is known of a run beside its state: what was paid by tasks whose writes may be lost."""
 
     steps: dict[str, Step] = field(default_factory=dict)
     """By the id of the step's first turn."""
-    made: dict[str, tuple[int, Charges]] = field(default_factory=dict)
-    """Number of the next try, and charges, by call."""
+    made: dict[str, Made] = field(default_factory=dict)
+    """By call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +84,13 @@ class Parts:
             memory = self.runs.setdefault(run["id"], Memory())
         return memory
 
-    def made(self, run: RunHeader, call_id: str) -> tuple[int, Charges]:
-        """Number of the next try of a call, and the charges of those before it."""
-        known = self.memory(run).made.get(call_id)
-        return self.engine.earlier(run["id"], call_id) if known is None else known
-
-    def keep(self, run: RunHeader, turn_id: str, call_id: str, meter: Meter, charges: Charges, *, failed: bool) -> None:
-        """Remember what a call was charged until its turn is written."""
-        self.memory(run).made[call_id] = meter.next_try, charges
-        if failed:
-            self.engine.keep(run["id"], turn_id, call_id, charges)
+    def made(self, run: RunHeader, call_id: str) -> Made:
+        """What was made of a call so far; remembered until the run has ended, to be added to."""
+        calls = self.memory(run).made
+        if call_id not in calls:
+            first, charges = self.engine.earlier(run["id"], call_id)
+            calls[call_id] = Made(count(first), charges)
+        return calls[call_id]
 
     def line_of(self, model: BaseChatModel) -> tuple[str, ModelSpec]:
         """Name and price of a model that the router did not choose: that of its expert, where it is one."""

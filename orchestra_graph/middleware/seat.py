@@ -73,8 +73,8 @@ class Seat:
         return self.turn["decision"]["calls"][0]
 
     def __enter__(self) -> Seat:
-        first, self.charges = self._parts.made(self._run, self.call["id"])
-        self._meter = self._parts.meter_for(self.name, self.line, self.call["id"], self._run, first)
+        self._made = self._parts.made(self._run, self.call["id"])
+        self._meter = self._parts.meter_for(self.name, self.line, self.call["id"], self._run, next(self._made.tries))
         self._started = time.perf_counter()
         self._attempt = self._meter.attempt()
         self._attempt.__enter__()
@@ -89,12 +89,11 @@ class Seat:
             time.perf_counter() - self._started + self._meter.shift,
             self.seconds if isinstance(error, TimeLimitError) else math.inf,
         )
-        self.charges = self.charges | self._parts.named(self._meter.charges, self.line)
+        self._made.charges |= self._parts.named(self._meter.charges, self.line)
+        self.charges = dict(self._made.charges)
         self.turn["charges"] = {**self.turn["charges"], **self.charges}
-        self._parts.keep(
-            self._run, self.turn["id"], self.call["id"], self._meter, self.charges, failed=error is not None
-        )
         if error is not None:
+            self._parts.engine.keep(self._run["id"], self.turn["id"], self.call["id"], self.charges)
             return self._judge.failed(self, error)
         if self.response is not None:
             self._judge.answered(self, self.response)

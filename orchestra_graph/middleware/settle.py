@@ -114,7 +114,7 @@ def _answered_elsewhere(parts: Parts, run: RunHeader, turn: Turn, said: AIMessag
     """The turn of an expert that failed, where other middleware has answered in its place."""
     call_id = turn["decision"]["calls"][0]["id"]
     outcome: Outcome = {"content": content_of(said), "error": False}
-    return with_charges({**turn, "outcomes": {call_id: outcome}}, parts.made(run, call_id)[1])
+    return with_charges({**turn, "outcomes": {call_id: outcome}}, parts.made(run, call_id).charges)
 
 
 def _with_results(
@@ -124,8 +124,8 @@ def _with_results(
     for call, asked in zip(turn["decision"]["calls"], said.tool_calls, strict=False):
         result = results.get(asked["id"] or "")
         stamp: Mapping[str, Any] = {} if result is None else result.response_metadata.get(STAMP, {})
-        # A result without one was written by other middleware, after tries that failed or in place of the call.
-        charges |= stamp["charges"] if stamp else parts.made(run, call["id"])[1]
+        # Other middleware may have called the tool more than once and kept one result, or written one of its own.
+        charges |= parts.made(run, call["id"]).charges | stamp.get("charges", {})
         if result is not None:
             outcome: Outcome = {"content": clean(result.text), "error": result.status == "error"}
             outcomes[call["id"]] = outcome | stamp.get("outcome", {})
