@@ -28,6 +28,8 @@ class Call(TypedDict):
     """`{turn id}-{position}`, unique within all runs."""
     tool: str
     args: dict[str, Any]
+    tool_call_id: NotRequired[str]
+    """Id that an agent's expert gave the call: its result is told by it."""
 
 
 class Problem(TypedDict):

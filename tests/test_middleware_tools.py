@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from langchain.agents.middleware import AgentMiddleware, ToolRetryMiddleware
-from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
+from langchain_core.tools import StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
@@ -135,15 +136,74 @@ def test_a_tool_that_asks_a_person_is_taken_up_again_only_if_the_budget_pays_for
     line = ToolSpec(name="search", model="m", price=PRICE)
     for budget in (Budget(dollars=1.5 * ANSWERED), Budget(seconds=10.0)):
         model.books.answered = 0
-        asked = agent(
+        graph = agent(
             [("search", {"query": "a"})], [asking], [line], budget=budget, build={"checkpointer": InMemorySaver()}
         )
         config = {"configurable": {"thread_id": "1"}}
-        state = run(asked, mode, config=config)
+        state = run(graph, mode, config=config)
         while "__interrupt__" in state:
-            state = run(asked, mode, Command(resume="yes"), config)
+            state = run(graph, mode, Command(resume="yes"), config)
         (outcome,) = outcomes(state)
         assert (outcome["content"][:9], outcome["error"]) == ("not sent:", True)
         assert outcome["seconds"] == pytest.approx(12.0, abs=0.1)
         assert state["ledger"]["dollars"] == pytest.approx(2 * ANSWERED)
         assert model.books.answered == 2
+
+
+class Editing(AgentMiddleware[Any, Any, Any]):
+    """Puts other calls into an expert's message."""
+
+    def __init__(self, edit: Callable[[list[Any]], list[Any]]) -> None:
+        super().__init__()
+        self.edit = edit
+
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        said = state["messages"][-1]
+        calls = self.edit(said.tool_calls) if said.tool_calls else []
+        return {"messages": [said.model_copy(update={"tool_calls": calls})]} if said.tool_calls else None
+
+
+def asked(name: str, query: str = "new") -> ToolCall:
+    return {"name": name, "args": {"query": query}, "id": f"call {query}", "type": "tool_call"}
+
+
+@in_any_order
+@pytest.mark.parametrize(
+    ("edit", "made"),
+    [
+        (lambda calls: calls[1:], ["cheap"]),
+        (lambda calls: [*calls, asked("cheap")], ["dear", "cheap", "cheap"]),
+        (lambda calls: [asked("cheap"), calls[1]], ["cheap", "cheap"]),
+        (lambda calls: [asked("cheap")], ["cheap"]),
+        (lambda calls: calls[::-1], ["cheap", "dear"]),
+    ],
+    ids=["dropped", "added", "replaced", "all replaced", "in another order"],
+)
+def test_calls_that_other_middleware_has_changed_are_checked_and_charged(
+    edit: Any, made: list[str], first: bool, mode: Mode
+) -> None:
+    def look(query: str) -> str:
+        """Look something up."""
+        return f"result of {query}"
+
+    tools = [StructuredTool.from_function(look, name=name) for name in ("dear", "cheap")]
+    lines = [ToolSpec(name="dear", price=Price(per_call=1.0)), ToolSpec(name="cheap", price=Price(per_call=SEARCH))]
+    calls = [("dear", {"query": "a"}), ("cheap", {"query": "b"})]
+    state = run(agent(calls, tools, lines, Editing(edit), first=first, budget=Budget(dollars=0.5)), mode)
+    turn = list(state["turns"].values())[1]
+    assert [call["tool"] for call in turn["decision"]["calls"]] == made
+    assert len({call["id"] for call in turn["decision"]["calls"]}) == len(made)
+    contents = [outcome["content"][:24] for outcome in outcomes(state)]
+    assert [content.startswith("not sent: dear") for content in contents] == [name == "dear" for name in made]
+    assert state["ledger"]["dollars"] == pytest.approx(made.count("cheap") * SEARCH)
+    assert state["ledger"]["tools"]["cheap"]["calls"] == made.count("cheap")
+
+
+@in_any_order
+def test_an_expert_whose_every_call_was_dropped_leaves_the_results_of_older_ones_alone(first: bool, mode: Mode) -> None:
+    model = ScriptedRouter([AIMessage("", tool_calls=[asked("search", query)]) for query in "ab"])
+    mine = OrchestraMiddleware(Fixed(tool="small"), {"small": model}, catalog=Catalog.of([LINE]))
+    dropping = Editing(lambda calls: [call for call in calls if call["args"]["query"] == "a"])
+    state = run(Bench().agent(dropping, first=first, mine=mine), mode)
+    assert [outcome and outcome["content"] for outcome in outcomes(state)] == ["result of a", None]
+    assert state["ledger"]["dollars"] == pytest.approx(SEARCH)

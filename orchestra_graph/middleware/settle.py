@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 
 from orchestra_graph.middleware.parts import Charges, Parts
 from orchestra_graph.protocols.mend import plain
@@ -33,7 +33,7 @@ def settled(parts: Parts, run: RunHeader, turns: dict[str, Turn], messages: Sequ
     turn = tool_turn(run, turns, said)
     # A result that is none of a tool's belongs to no turn: a structured answer comes as one.
     if turn["id"] in turns or any(STAMP in result.response_metadata for result in results.values()):
-        completed[turn["id"]] = _with_results(parts, run, turn, said, results)
+        completed[turn["id"]] = _with_results(parts, run, turn, results)
     return completed
 
 
@@ -50,20 +50,38 @@ def tool_turn(run: RunHeader, turns: dict[str, Turn], said: AIMessage) -> Turn:
     """The turn of the tools that an expert's message calls, in its order; nobody asked the router about them."""
     last = next(reversed(turns.values())) if turns else None
     if last is not None and _is_open(last):
-        return last
+        return _as_it_stands(last, turns, said)
     turn_id = f"{run['id'][:8]}-{len(turns)}"
-    calls: list[Call] = [
-        {"id": f"{turn_id}-{n}", "tool": call["name"], "args": arguments(call["args"])}
-        for n, call in enumerate(said.tool_calls)
-    ]
     return {
         "id": turn_id,
         "index": len(turns),
-        "decision": {"calls": calls, "reason": "", "by": "expert"},
+        "decision": {"calls": _calls(turn_id, said.tool_calls, 0), "reason": "", "by": "expert"},
         "charges": {},
         "outcomes": {},
         "seconds": 0.0,
     }
+
+
+def _as_it_stands(turn: Turn, turns: Mapping[str, Turn], said: AIMessage) -> Turn:
+    """The turn with the calls of its message as it is now: other middleware may have added some and dropped others."""
+    asked = {call["id"] or "": call for call in said.tool_calls}
+    known = {call.get("tool_call_id", ""): call for call in turn["decision"]["calls"]}
+    if list(asked) == list(known):
+        return turn
+    others = [call for other in turns.values() if other is not turn for call in other["decision"]["calls"]]
+    if known.keys().isdisjoint(asked) and asked.keys() <= {call.get("tool_call_id") for call in others}:
+        return turn  # an older message: of this one every call was dropped
+    first = 1 + max(int(call["id"].rpartition("-")[2]) for call in known.values())
+    added = _calls(turn["id"], [call for id, call in asked.items() if id not in known], first)
+    known |= {call["tool_call_id"]: call for call in added}
+    return {**turn, "decision": {**turn["decision"], "calls": [known[id] for id in asked]}}
+
+
+def _calls(turn_id: str, asked: Sequence[ToolCall], first: int) -> list[Call]:
+    return [
+        {"id": f"{turn_id}-{n}", "tool": c["name"], "args": arguments(c["args"]), "tool_call_id": c["id"] or ""}
+        for n, c in enumerate(asked, first)
+    ]
 
 
 def bare_turn(run: RunHeader, index: int, charges: Charges) -> Turn:
@@ -117,12 +135,10 @@ def _answered_elsewhere(parts: Parts, run: RunHeader, turn: Turn, said: AIMessag
     return with_charges({**turn, "outcomes": {call_id: outcome}}, parts.made(run, call_id).charges)
 
 
-def _with_results(
-    parts: Parts, run: RunHeader, turn: Turn, said: AIMessage, results: Mapping[str, ToolMessage]
-) -> Turn:
+def _with_results(parts: Parts, run: RunHeader, turn: Turn, results: Mapping[str, ToolMessage]) -> Turn:
     outcomes, charges = dict(turn["outcomes"]), dict(turn["charges"])
-    for call, asked in zip(turn["decision"]["calls"], said.tool_calls, strict=False):
-        result = results.get(asked["id"] or "")
+    for call in turn["decision"]["calls"]:
+        result = results.get(call.get("tool_call_id", ""))
         stamp: Mapping[str, Any] = {} if result is None else result.response_metadata.get(STAMP, {})
         # Other middleware may have called the tool more than once and kept one result, or written one of its own.
         charges |= parts.made(run, call["id"]).charges | stamp.get("charges", {})

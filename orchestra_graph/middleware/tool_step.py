@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from langchain.agents.middleware import ToolCallRequest
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp
@@ -157,11 +157,12 @@ class ToolStep:
     def _place(self, turns: dict[str, Turn], request: ToolCallRequest) -> tuple[Turn, Call]:
         """The turn that the call belongs to, and its place in it; arguments as they are sent."""
         said, _ = newest(request.state["messages"])
-        ids = [] if said is None else [call["id"] for call in said.tool_calls]
-        if said is None or self._asked["id"] not in ids:
+        turn = tool_turn(self._run, turns, said or AIMessage(""))
+        calls = {call.get("tool_call_id"): call for call in turn["decision"]["calls"]}
+        if self._asked["id"] not in calls:
+            ids = list(calls)
             raise ConfigError(f"{self._asked!r} is no call of the newest message of the agent; expected one of {ids}")
-        turn = tool_turn(self._run, turns, said)
-        return turn, turn["decision"]["calls"][ids.index(self._asked["id"])]
+        return turn, calls[self._asked["id"]]
 
     def _refusal(self, purse: Purse) -> str | None:
         """Why the call cannot be sent, or None; calls of the same message are paid in its order."""
