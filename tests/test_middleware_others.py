@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from langchain.agents.middleware import (
+    AgentMiddleware,
     ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
     ModelCallLimitMiddleware,
@@ -36,6 +38,7 @@ from tests.agents import (
     charges_of,
     cost,
     decisions,
+    first_or_last,
     in_any_order,
     run,
     said,
@@ -144,6 +147,28 @@ def test_a_limit_that_lets_nothing_through_ends_with_an_empty_ledger(first: bool
     bench = Bench("small")
     state = run(bench.agent(ModelCallLimitMiddleware(run_limit=0), first=first), mode)
     assert (state["ledger"]["dollars"], state["turns"]) == (0.0, {})
+
+
+class Best(AgentMiddleware[Any, Any, Any]):
+    """Asks several times at once, and takes one of the replies."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__()
+        self.taken = taken
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return (await asyncio.gather(*(handler(request) for _ in range(3))))[self.taken]
+
+
+@first_or_last
+@pytest.mark.parametrize("taken", [0, 2])
+def test_every_one_of_several_replies_is_billed_and_the_router_decides_once(taken: int, first: bool) -> None:
+    bench = Bench("small", "large", steps=1)
+    state = run(bench.agent(Best(taken), first=first), "async")
+    books(state, bench, search=SEARCH)
+    assert (bench.models["small"].books.answered, bench.models["large"].books.answered) == (3, 3)
+    assert bench.router.books.answered == 2
+    assert decisions(state) == [("router", ["small"]), ("expert", ["search"]), ("router", ["large"])]
 
 
 # Tools.

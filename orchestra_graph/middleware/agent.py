@@ -52,13 +52,18 @@ from orchestra_graph.tools.expert import Expert
 from orchestra_graph.turns import StoppedBy, Turn, merge_turns
 
 
+def _newest(before: Any, after: Any) -> Any:
+    """Reducer: other middleware may take a model step several times at once, and each then writes."""
+    return after
+
+
 class OrchestraState(AgentState[Any]):
     """What the middleware adds to the agent's state: nothing to its input, the books to its output."""
 
     run: NotRequired[Annotated[RunHeader | None, PrivateStateAttr]]
     turns: NotRequired[Annotated[dict[str, Turn], OmitFromInput, merge_turns]]
-    ledger: NotRequired[Annotated[LedgerTotals | None, OmitFromInput]]
-    stopped_by: NotRequired[Annotated[StoppedBy | None, OmitFromInput]]
+    ledger: NotRequired[Annotated[LedgerTotals | None, OmitFromInput, _newest]]
+    stopped_by: NotRequired[Annotated[StoppedBy | None, OmitFromInput, _newest]]
 
 
 class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
@@ -195,8 +200,9 @@ class OrchestraMiddleware(AgentMiddleware[OrchestraState, Any, Any]):
         """See `wrap_model_call`."""
         with spans.enter() or nullcontext():
             step = ModelStep(self._parts, _run_of(request.state), request)
-            while step.is_undecided:
-                step.take(await step.router.ainvoke(step.state))
+            async with step.deciding:
+                while step.is_undecided:
+                    step.take(await step.router.ainvoke(step.state))
             for seat in step.seats():
                 with seat:
                     seat.response = await within(seat.seconds, partial(handler, seat.request))

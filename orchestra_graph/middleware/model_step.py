@@ -6,6 +6,7 @@ the agent's handler within each seat, until one of them has the answer.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -74,6 +75,11 @@ class ModelStep:
     def is_undecided(self) -> bool:
         """Whether the router must be asked."""
         return not (self._is_chosen or self._step.stopped_by or self._decision)
+
+    @property
+    def deciding(self) -> asyncio.Lock:
+        """To be held while the router is asked."""
+        return self._step.deciding
 
     @property
     def router(self) -> RouterNode:

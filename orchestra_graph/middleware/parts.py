@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Step:
     stopped_by: StoppedBy | None = None
     charges: Charges = field(default_factory=dict)
     """Of requests made by others before it, where no earlier turn can hold them."""
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the router is asked: other middleware may enter the step several times at once."""
 
 
 @dataclass(slots=True)
