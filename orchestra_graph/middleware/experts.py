@@ -61,7 +61,7 @@ def checked(protocol: Protocol) -> Protocol:
     """
     if protocol.answers:
         raise ConfigError(
-            f"protocol {protocol.name!r} lets the router answer by itself; expected one that does not: pass protocol=..."
+            f"protocol {protocol.name!r} lets the router answer by itself; expected protocol=... that does not"
         )
     return protocol
 
