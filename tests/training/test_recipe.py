@@ -57,6 +57,11 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     [
         (GOOD, "sft", 'line 2: kind = "grpo"; expected "sft"'),
         (GOOD + "[muon]\nlearning_rate = 0.02\n", "grpo", 'line 13: muon: expected with kind = "sft"'),
+        (
+            GOOD + '[lora]\n[accelerate]\ndistributed_type = "FSDP"\n',
+            "grpo",
+            "line 13: lora: adapters of a model that FSDP shards cannot be merged",
+        ),
         (GOOD.replace('"grpo"', '"sft"'), "sft", "data: missing"),
         ("kind = ", "sft", "expected TOML"),
     ],

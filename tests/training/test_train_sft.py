@@ -11,11 +11,17 @@ import torch
 from datasets import Dataset
 from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
 from orchestra_training.trainers import sft
+from orchestra_training.trainers.dry_run import dry_run
 from orchestra_training.trainers.recipe import Recipe
+from orchestra_training.trainers.run import run
+from transformers import AutoModelForCausalLM
+
+from orchestra_graph.errors import ConfigError
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning"),  # TRL's default
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # asked by PEFT
 ]
 
 SHAPE = TinyShape(vocabulary=320, hidden=32, layers=2, heads=2, kv_heads=1, head_dim=16, inner=48)
@@ -113,6 +119,31 @@ def test_a_step_sees_rows_of_every_length_and_each_seed_its_own(tmp_path: Path) 
         assert sorted(row for rows in passes for row in rows) == list(range(64))
         orders.append(passes)
     assert orders[0] != orders[1]
+
+
+def test_what_adapters_learnt_is_in_the_model_that_the_next_recipe_names(tmp_path: Path) -> None:
+    first = recipe_for(tmp_path, lora={"rank": 4, "alpha": 8})
+    saved = {"save_strategy": "steps", "save_steps": 8}
+    done = run(first.model_copy(update={"trainer": {**first.trainer, **saved}}))
+    base, learnt, merged = (
+        AutoModelForCausalLM.from_pretrained(folder)
+        for folder in (tmp_path / "base", tmp_path / "out" / "checkpoint-8", done.model)
+    )
+    tokens = torch.tensor([ROWS[0][0]])
+    scores = learnt(tokens).logits
+    assert torch.allclose(merged(tokens).logits, scores, atol=1e-5)
+    assert not torch.allclose(base(tokens).logits, scores, atol=1e-2)
+
+    second = recipe_for(tmp_path, model={"path": str(done.model), "dtype": "float32"}, lora={"rank": 2, "alpha": 2})
+    begun = sft.train(second).model.eval()
+    assert torch.allclose(begun(tokens).logits, scores, atol=1e-5)
+    assert any(line.startswith("model: ") for line in dry_run(second))
+    alone = second.model_copy(
+        update={"model": second.model.model_copy(update={"path": str(tmp_path / "out" / "checkpoint-8")})}
+    )
+    for weights in (True, False):
+        with pytest.raises(ConfigError, match=r"model\.path = .*checkpoint-8'.*adapters alone.*expected a whole model"):
+            sft.train(alone, weights=weights)
 
 
 def test_it_learns(trainer: Any) -> None:

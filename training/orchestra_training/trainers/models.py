@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers.utils import find_adapter_config_file
 
 from orchestra_training.trainers.recipe import LoraTable, Recipe
 
@@ -47,13 +48,14 @@ def load_model(recipe: Recipe, *, weights: bool = True) -> Any:
     """The model; without weights its tensors have shapes and no values.
 
     Raises:
-        ConfigError: It cannot be loaded.
+        ConfigError: It cannot be loaded, or is no whole model.
     """
     table = recipe.model
     options: dict[str, Any] = {"dtype": getattr(torch, table.dtype)}
     if table.attention is not None:
         options["attn_implementation"] = table.attention
     try:
+        _refuse_adapters(table.path)
         if not weights or table.random:
             config = AutoConfig.from_pretrained(table.path)
             set_seed(recipe.seed)
@@ -62,6 +64,15 @@ def load_model(recipe: Recipe, *, weights: bool = True) -> Any:
         return AutoModelForCausalLM.from_pretrained(table.path, **options)
     except (OSError, ValueError) as error:
         raise recipe.error(("model", "path"), f" = {table.path!r}: no model: {error}") from error
+
+
+def _refuse_adapters(path: str) -> None:
+    """Transformers would load them under a name that new adapters then take, and what they had learnt would be lost."""
+    if find_adapter_config_file(path) is not None:
+        raise ValueError(
+            "it holds adapters alone, as checkpoints with [lora] do; expected a whole model; fix: name the folder "
+            "`model` that the training wrote at its end, or merge them: peft's merge_and_unload()"
+        )
 
 
 def lora_config(table: LoraTable | None) -> Any:

@@ -50,7 +50,7 @@ class ModelTable(_Table):
 
 
 class LoraTable(_Table):
-    """Low-rank adapters in place of all weights."""
+    """Low-rank adapters in place of all weights. Checkpoints hold them alone; the trained model has them merged."""
 
     rank: Positive = 32
     alpha: Positive = 64
@@ -158,6 +158,7 @@ class Recipe(_Table):
 RECIPES: Final = Path(__file__).parents[1] / "recipes"
 """Those that come with the package."""
 
+_SHARDED: Final = ("FSDP", "DEEPSPEED")
 _NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
 
 
@@ -213,6 +214,9 @@ def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = N
         raise recipe.error(("data",), f': missing; expected [data] path = "..." for {recipe.kind}')
     if recipe.muon and (recipe.kind != "sft" or recipe.lora or recipe.accelerate):
         raise recipe.error(("muon",), ': expected with kind = "sft", without lora and accelerate; fix: leave it out')
+    if recipe.lora and (sharded := recipe.accelerate.get("distributed_type")) in _SHARDED:
+        fix = 'fix: distributed_type = "MULTI_GPU", or all weights'
+        raise recipe.error(("lora",), f": adapters of a model that {sharded} shards cannot be merged into it; {fix}")
     return recipe
 
 

@@ -13,7 +13,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_training.trainers.recipe import Recipe, check_server
 
 MODEL = "model"
-"""Folder of the trained model, in the recipe's output."""
+"""Folder of the trained model, in the recipe's output: the whole model, also where adapters were trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,9 @@ def run(recipe: Recipe, *, resume: bool = False) -> Trained:
     trainer = kind.train(recipe)
     trainer.train(resume_from_checkpoint=last)
     folder = recipe.output / MODEL
+    if recipe.lora is not None:
+        # Alone, adapters can be neither served as they are nor trained further by the next recipe.
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(str(folder))
     trainer.save_state()
     told = [line for line in trainer.state.log_history if "loss" in line]
