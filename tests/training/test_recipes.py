@@ -172,6 +172,28 @@ def test_the_server_that_is_asked_is_given_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        *((f"{name}=1", rf"trainer\.{name}: set by the grpo trainer itself") for name in ("top_p", "top_k", "min_p")),
+        ("repetition_penalty=1.3", r"trainer\.repetition_penalty: set by the grpo trainer itself"),
+        ("generation_kwargs={top_p = 0.5}", r"trainer\.generation_kwargs: set by the grpo trainer itself"),
+        (
+            "vllm_structured_outputs_regex=yes",
+            r"trainer\.vllm_structured_outputs_regex: set by the grpo trainer itself",
+        ),
+        ("scale_rewards=none", r"trainer\.scale_rewards: .* leave it out; .* in \[reward\], as scale"),
+        ("mask_truncated_completions=true", r"trainer\.mask_truncated_completions: TRL's scoring is not used"),
+    ],
+)
+def test_neither_bent_sampling_nor_what_would_do_nothing_is_taken(change: str, told: str) -> None:
+    from orchestra_training.trainers.grpo import policy_config  # noqa: PLC0415  (imports torch)
+
+    recipe = read_recipe(find_recipe("tiny_grpo"), changes=[f"trainer.{change}"])
+    with pytest.raises(ConfigError, match=told):
+        policy_config(recipe, weights=False)
+
+
+@pytest.mark.parametrize(
     ("steps", "every", "told"),
     [
         (10, 4, r"trainer\.max_steps = 10; expected a multiple of num_iterations = 4"),  # a checkpoint comes last

@@ -40,10 +40,19 @@ FIXED: Final[dict[str, Any]] = {
     "gradient_accumulation_steps": 1,
     "steps_per_generation": 1,
     "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": None,
+    "repetition_penalty": 1.0,
+    "generation_kwargs": None,
+    "vllm_structured_outputs_regex": None,
     "remove_unused_columns": False,
     "vllm_importance_sampling_correction": False,
 }
-"""What the weights of the rows and the passes rely on."""
+"""What the weights of the rows, the passes and the logprobs of rollouts rely on: those of a distribution that sampling
+bends are not the policy's."""
+UNREAD: Final = ("scale_rewards", "mask_truncated_completions", "reward_weights", "multi_objective_aggregation")
+"""Fields that TRL reads where it scores completions, which is never done here."""
 
 
 def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
@@ -56,6 +65,10 @@ def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
     Raises:
         ConfigError: The recipe's `[trainer]` does not fit.
     """
+    for name in UNREAD:
+        if name in recipe.trainer:
+            told = ": TRL's scoring is not used; fix: leave it out; what grpo makes of rewards is in [reward], as scale"
+            raise recipe.error(("trainer", name), told)
     # Processes wait for each other's rollouts, of which each may take its whole deadline, and a verdict after it.
     defaults = {"epsilon": 0.2, "epsilon_high": 0.28, "ddp_timeout": int(4 * DEADLINE)}
     batch: dict[str, Any] = {
