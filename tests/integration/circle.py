@@ -60,10 +60,7 @@ RECIPE: Final = """# orchestra train {kind} --recipe {kind}.toml
 kind = "{kind}"
 output = "{output}"
 model = {{ path = "{router}", dtype = "float32" }}
-{data}
-tasks = {{ options = {{ budget = {{ turns = 4 }} }} }}
-rollout = {{ tasks = {groups}, size = 4, protocol = "scan", max_tokens = 1 }}
-reward = {{ floor = 0.01 }}
+{parts}
 
 [trainer]
 max_steps = 1
@@ -72,6 +69,17 @@ report_to = []
 save_strategy = "no"
 disable_tqdm = true
 """
+ROLLED: Final = """tasks = {{ options = {{ budget = {{ turns = 4 }} }} }}
+rollout = {{ tasks = {groups}, size = 4, protocol = "scan", max_tokens = 1 }}"""
+LOGGED: Final = 'data = {{ path = "{data}" }}'
+PARTS: Final = {
+    "sft": LOGGED,
+    "dpo": LOGGED,
+    "kto": LOGGED,
+    "replay": LOGGED + "\nrollout = {{ tasks = {groups} }}",
+    "rejection": ROLLED,
+    "grpo": ROLLED + "\nreward = {{ floor = 0.01 }}",
+}
 
 Row = tuple[list[int], list[int], list[float]]
 """Prompt, reply, logprobs of the reply."""
@@ -167,10 +175,10 @@ def build(kind: str, harvested: Path, to: Path, sent: list[Row]) -> str:
 def train(kind: str, router: Path, data: Path, output: Path) -> str:
     """`orchestra train`: a step changes the weights."""
     recipe = output.with_suffix(".toml")
-    learnt_from = f'data = {{ path = "{data}" }}' if data.exists() and kind != "grpo" else ""
     # Those of a replay all teach something; of new ones few do where the router is good.
     groups = {"replay": 2, "grpo": 16}.get(kind, 4)
-    recipe.write_text(RECIPE.format(kind=kind, output=output, router=router, data=learnt_from, groups=groups))
+    parts = PARTS[kind].format(data=data, groups=groups)
+    recipe.write_text(RECIPE.format(kind=kind, output=output, router=router, parts=parts))
     command("train", kind, "--recipe", recipe)
     before, after = (load_file(folder / "model.safetensors") for folder in (router, output / "model"))
     assert before.keys() == after.keys(), f"{kind} wrote other weights: {before.keys() ^ after.keys()}"

@@ -25,8 +25,15 @@ RECIPE = """# orchestra train {kind} --recipe {kind}.toml
 kind = "{kind}"
 output = "{folder}/{kind}"
 model = {{ path = "{model}", dtype = "float32" }}
-data = {{ path = "{folder}/data" }}
-tasks = {{ source = "tests.integration.parity:Parity" }}
+{parts}
+
+[trainer]
+max_steps = 1
+report_to = "none"
+activation_checkpointing = false
+"""
+PARTS = {
+    "grpo": """tasks = {{ source = "tests.integration.parity:Parity" }}
 
 [rollout]
 tasks = 4
@@ -36,17 +43,17 @@ max_tokens = 24
 base_url = "{url}"
 model = "tiny"
 log = "{folder}/runs.jsonl"
-
-[trainer]
-max_steps = 1
-report_to = "none"
-activation_checkpointing = false
-"""
+""",
+    "replay": """data = {{ path = "{folder}/data" }}
+rollout = {{ tasks = 4 }}
+""",
+}
 
 
 def recipe(folder: Path, served: Served, kind: str) -> Any:
     path = folder / f"{kind}.toml"
-    path.write_text(RECIPE.format(kind=kind, folder=folder, model=served.model, url=served.base_url))
+    parts = PARTS[kind].format(folder=folder, url=served.base_url)
+    path.write_text(RECIPE.format(kind=kind, folder=folder, model=served.model, parts=parts))
     return read_recipe(path)
 
 

@@ -56,7 +56,12 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
     ("text", "kind", "told"),
     [
         (GOOD, "sft", 'line 2: kind = "grpo"; expected "sft"'),
-        (GOOD + "[muon]\nlearning_rate = 0.02\n", "grpo", 'line 13: muon: expected with kind = "sft"'),
+        (
+            GOOD.replace('"grpo"', '"sft"').replace("[rollout]\ntasks = 4", "[lora]")
+            + '[data]\npath = "d"\n[muon]\nlearning_rate = 1\n',
+            "sft",
+            "line 14: muon: expected without lora",
+        ),
         (
             GOOD + '[lora]\n[accelerate]\ndistributed_type = "FSDP"\n',
             "grpo",
@@ -69,6 +74,30 @@ def test_every_problem_is_told_with_its_line(tmp_path: Path) -> None:
 def test_other_recipes_are_refused(tmp_path: Path, text: str, kind: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         read_recipe(recipe(tmp_path, text), kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "unused"),
+    [
+        (
+            "sft",
+            ["reward.floor=0.1", "tokens_per_pass=9"],
+            ["reward.floor", "line 9: rollout.tasks", "tokens_per_pass"],
+        ),
+        ("dpo", ["muon.learning_rate=1", "stop.window=3"], ["muon.learning_rate", "rollout.tasks", "stop.window"]),
+        ("replay", ["rollout.size=4", "tasks.source=a:b"], ["rollout.size", "tasks.source"]),
+        ("rejection", ["reward={kind = 'paper', scale = 'none'}", "data.path=d"], ["data.path", "reward.scale"]),
+        ("grpo", ["data.path=d"], ["data.path"]),
+    ],
+)
+def test_what_a_kind_does_not_read_is_refused(tmp_path: Path, kind: str, changes: list[str], unused: list[str]) -> None:
+    data = [] if kind in ("rejection", "grpo") else ["data.path=d"]
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(recipe(tmp_path, GOOD), changes=[f"kind={kind}", *data, *changes])
+    first, *problems = str(caught.value).splitlines()
+    assert first.endswith(f"{len(unused)} wrong")
+    for told, name in zip(problems, unused, strict=True):
+        assert f"{name}: not used by {kind}, which reads " in told
 
 
 @pytest.mark.parametrize("change", ["rollout", "=3", "kind.x=3"])

@@ -41,20 +41,7 @@ kind = "{kind}"
 output = "{output}"
 seed = 3
 model = {{ path = "{model}", dtype = "float32" }}
-data = {{ path = "{data}" }}
-
-[tasks]
-options = {{ budget = {{ turns = 3 }} }}
-
-[rollout]
-tasks = 3
-size = 4
-protocol = "scan"
-max_tokens = 1
-log = "{log}"
-
-[reward]
-floor = 0.01
+{parts}
 
 [trainer]
 max_steps = 2
@@ -64,6 +51,18 @@ report_to = "none"
 activation_checkpointing = false
 disable_tqdm = true
 """
+
+ROLLED = """tasks = {{ options = {{ budget = {{ turns = 3 }} }} }}
+rollout = {{ tasks = 3, size = 4, protocol = "scan", max_tokens = 1, log = "{log}" }}"""
+LOGGED = 'data = {{ path = "{data}" }}'
+PARTS = {
+    "sft": LOGGED,
+    "dpo": LOGGED,
+    "kto": LOGGED,
+    "replay": LOGGED + "\nrollout = {{ tasks = 5 }}",
+    "rejection": ROLLED,
+    "grpo": ROLLED + "\nreward = {{ floor = 0.01 }}",
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(folder: Path, model: Path, kind: str, **places: Path) -> Path:
     path = folder / f"{kind}.toml"
     names = {"output": folder / kind, "log": folder / "runs.jsonl", "data": folder / f"{kind}-data", **places}
-    path.write_text(RECIPE.format(kind=kind, model=model, **names))
+    path.write_text(RECIPE.format(kind=kind, model=model, output=names["output"], parts=PARTS[kind].format(**names)))
     return path
 
 
@@ -185,7 +184,7 @@ def online(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Step:
 def replayed(online: Step, model: Path, *changes: str) -> Any:
     from orchestra_training.trainers import replay  # noqa: PLC0415
 
-    return replay.train(read_recipe(written(online.folder, model, "replay"), changes=[*MANY, *changes]))
+    return replay.train(read_recipe(written(online.folder, model, "replay"), changes=changes))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # TRL's DPO and KTO
@@ -193,7 +192,7 @@ def replayed(online: Step, model: Path, *changes: str) -> Any:
 def test_a_log_trains_by_every_kind(online: Step, model: Path, kind: Kind) -> None:
     from orchestra_training.trainers.run import run  # noqa: PLC0415
 
-    done = run(read_recipe(written(online.folder, model, kind), changes=MANY if kind == "replay" else ()))
+    done = run(read_recipe(written(online.folder, model, kind)))
     assert done.steps == 2
     assert moved(model, done.model) > 0
 
@@ -265,7 +264,7 @@ def test_two_processes_learn_what_one_learns(online: Step, model: Path) -> None:
 def trained_by(count: int, folder: Path, model: Path) -> Path:
     """The model after a step of replay against its gradient, in so many processes."""
     step = ["optim=sgd", "learning_rate=1.0", "lr_scheduler_type=constant", "max_grad_norm=0", "max_steps=1"]
-    sets = [*MANY, "tokens_per_pass=2000", f"output={folder / f'by-{count}'}", "trainer.use_cpu=true"]
+    sets = ["tokens_per_pass=2000", f"output={folder / f'by-{count}'}", "trainer.use_cpu=true"]
     command = [sys.executable, "-c", START, "train", "replay", "--recipe", str(written(folder, model, "replay"))]
     for option in [*sets, *(f"trainer.{one}" for one in step)]:
         command += ["--set", option]

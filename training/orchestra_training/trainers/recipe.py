@@ -11,13 +11,14 @@
     learning_rate = 1e-4
     max_steps = 200
 
-A wrong recipe gives one error that names every problem with its line. Paths are relative to the working directory.
+A wrong recipe gives one error that names every problem with its line; so does one that states what its kind of training
+does not read. Paths are relative to the working directory.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -159,6 +160,16 @@ RECIPES: Final = Path(__file__).parents[1] / "recipes"
 """Those that come with the package."""
 
 _SHARDED: Final = ("FSDP", "DEEPSPEED")
+_EVERY: Final = ("kind", "output", "seed", "model", "lora", "trainer", "accelerate")
+_USED: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "sft": ("data", "muon"),
+    "dpo": ("data",),
+    "kto": ("data",),
+    "replay": ("data", "rollout.tasks", "tokens_per_pass"),
+    "rejection": ("tasks", "rollout", "reward.kind", "stop", "tokens_per_pass"),
+    "grpo": ("tasks", "rollout", "reward", "stop", "tokens_per_pass"),
+}
+"""What each kind reads beside what every kind does: tables, or single keys of one."""
 _NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
 
 
@@ -212,12 +223,27 @@ def read_recipe(path: Path, *, changes: Sequence[str] = (), kind: str | None = N
         raise recipe.error(("kind",), f' = "{recipe.kind}"; expected "{kind}", as the command says')
     if recipe.kind in _NEEDS_DATA and recipe.data is None:
         raise recipe.error(("data",), f': missing; expected [data] path = "..." for {recipe.kind}')
-    if recipe.muon and (recipe.kind != "sft" or recipe.lora or recipe.accelerate):
-        raise recipe.error(("muon",), ': expected with kind = "sft", without lora and accelerate; fix: leave it out')
+    if unused := list(_unused(recipe)):
+        told = f"not used by {recipe.kind}, which reads {', '.join(_USED[recipe.kind])}; fix: leave it out"
+        problems = [f"  line {lines.line(key)}: {'.'.join(map(str, key))}: {told}" for key in unused]
+        raise ConfigError("\n".join([f"{path}: {len(unused)} wrong", *problems]))
+    if recipe.muon and (recipe.lora or recipe.accelerate):
+        raise recipe.error(("muon",), ": expected without lora and accelerate; fix: leave it out")
     if recipe.lora and (sharded := recipe.accelerate.get("distributed_type")) in _SHARDED:
         fix = 'fix: distributed_type = "MULTI_GPU", or all weights'
         raise recipe.error(("lora",), f": adapters of a model that {sharded} shards cannot be merged into it; {fix}")
     return recipe
+
+
+def _unused(recipe: Recipe) -> Iterator[KeyPath]:
+    """Keys that the recipe states and its kind does not read: passed over in silence they would mislead."""
+    used = _USED[recipe.kind]
+    for name in sorted(recipe.model_fields_set.difference(_EVERY, used)):
+        table = getattr(recipe, name)
+        keys = sorted(table.model_fields_set) if isinstance(table, _Table) else []
+        yield from ((name, key) for key in keys if f"{name}.{key}" not in used)
+        if not keys:
+            yield (name,)
 
 
 def check_server(recipe: Recipe) -> None:
