@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
 from orchestra_training.trainers import sft
 from orchestra_training.trainers.dry_run import dry_run
+from orchestra_training.trainers.models import trainer_config
 from orchestra_training.trainers.recipe import Recipe
 from orchestra_training.trainers.run import run
 from transformers import AutoModelForCausalLM
+from transformers.training_args import ParallelMode
+from trl import SFTConfig
 
 from orchestra_graph.errors import ConfigError
 
@@ -144,6 +149,23 @@ def test_what_adapters_learnt_is_in_the_model_that_the_next_recipe_names(tmp_pat
     for weights in (True, False):
         with pytest.raises(ConfigError, match=r"model\.path = .*checkpoint-8'.*adapters alone.*expected a whole model"):
             sft.train(alone, weights=weights)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What one process sees of two GPUs, as far as a trainer's configuration asks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)  # it remembers the device
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_one_process_trains_on_one_of_several_gpus(tmp_path: Path) -> None:
+    args = trainer_config(recipe_for(tmp_path), SFTConfig)
+    assert (args.device.type, args.parallel_mode) == ("cuda", ParallelMode.NOT_PARALLEL)
+    assert (args.n_gpu, args.train_batch_size) == (1, args.per_device_train_batch_size)
 
 
 def test_it_learns(trainer: Any) -> None:

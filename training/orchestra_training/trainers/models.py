@@ -125,9 +125,13 @@ def trainer_config(
     }
     ours = {"output_dir": str(recipe.output), "seed": recipe.seed}
     try:
-        return config(**{**usual, **(defaults or {}), **recipe.trainer, **fixed, **ours})
+        made = config(**{**usual, **(defaults or {}), **recipe.trainer, **fixed, **ours})
     except (TypeError, ValueError, ImportError) as error:
         raise recipe.error(("trainer",), f": {error}") from error
+    # A process trains on one GPU. Of several that one process sees, transformers would make a `DataParallel`, with a
+    # batch for each.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
 def ends_of(model: Any, tokenizer: Any) -> list[int]:
