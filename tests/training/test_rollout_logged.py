@@ -12,7 +12,7 @@ import pytest
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.rollout import Actor, Place, Rollouts, find_tasks
-from orchestra_training.rollout.logged import LoggedTask
+from orchestra_training.rollout.logged import LoggedTask, read_tasks
 from orchestra_training.verdicts import exact
 from orchestra_training.verdicts.ruling import ruling
 from pyarrow import parquet
@@ -141,6 +141,14 @@ def test_what_is_no_data_set_of_tasks_is_refused(tasks: Path, tmp_path: Path) ->
         source(tmp_path)
     with pytest.raises(ConfigError, match="nowhere:open_place"):
         source(tasks, "nowhere:open_place")
+
+
+def test_tasks_that_test_are_not_rolled_out(tasks: Path, tmp_path: Path) -> None:
+    [file] = tasks.glob("train-*.parquet")
+    table = parquet.read_table(file)
+    parquet.write_table(table.slice(2), tmp_path / file.name)
+    parquet.write_table(table.slice(0, 2), tmp_path / file.name.replace("train", "test"))
+    assert [task.question for task in read_tasks(tmp_path)] == table["question"].to_pylist()[2:]
 
 
 def test_no_limit_and_no_catalog_are_read_back() -> None:

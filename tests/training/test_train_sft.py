@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from orchestra_training.tiny.model import TinyShape, make, train_tokenizer
 from orchestra_training.trainers import sft
+from orchestra_training.trainers.data import read_data
 from orchestra_training.trainers.dry_run import dry_run
 from orchestra_training.trainers.models import trainer_config
 from orchestra_training.trainers.recipe import Recipe
@@ -149,6 +150,14 @@ def test_what_adapters_learnt_is_in_the_model_that_the_next_recipe_names(tmp_pat
     for weights in (True, False):
         with pytest.raises(ConfigError, match=r"model\.path = .*checkpoint-8'.*adapters alone.*expected a whole model"):
             sft.train(alone, weights=weights)
+
+
+def test_of_a_folder_of_splits_the_train_split_is_read(tmp_path: Path) -> None:
+    given = recipe_for(tmp_path, data={"path": tmp_path / "splits"})
+    for split, token in (("train", 5), ("test", 9)):
+        rows = Dataset.from_dict({"input_ids": [[token]], "labels": [[token]]})
+        rows.to_parquet(tmp_path / "splits" / f"{split}-00000-of-00001.parquet")
+    assert read_data(given, ("input_ids",))["input_ids"][:] == [[5]]
 
 
 @pytest.fixture

@@ -93,6 +93,15 @@ def write(examples: Iterable[dict[str, Any]], kind: Kind, path: Path) -> int:
     return rows
 
 
+def train_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that are trained on: those of `train`, where files are named by their split.
+
+    `build` names them so, as the Hugging Face hub does: `train-00000-of-00001.parquet`.
+    """
+    files = sorted(folder.glob("*.parquet"))
+    return [file for file in files if file.name.startswith(("train-", "train."))] or files
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The examples of a Parquet file, a few at a time.
 

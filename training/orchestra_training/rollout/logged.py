@@ -28,7 +28,7 @@ from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.runlog.record import LoggedBudget
-from orchestra_training.datasets.write import read
+from orchestra_training.datasets.write import read, train_files
 from orchestra_training.rollout.task import Place, RolloutTask, find
 
 
@@ -83,12 +83,12 @@ class LoggedTasks:
 
 
 def read_tasks(folder: Path) -> list[LoggedTask]:
-    """The tasks of a data set.
+    """The tasks of a data set; where it has several splits, those of `train`.
 
     Raises:
         ConfigError: It is not there, or it is no data set of tasks.
     """
-    rows = [row for file in sorted(folder.glob("*.parquet")) for row in read(file)]
+    rows = [row for file in train_files(folder) for row in read(file)]
     if not rows:
         raise ConfigError(f"{folder}: no tasks there; expected a folder that `orchestra data build grpo` wrote")
     try:

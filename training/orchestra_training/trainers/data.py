@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from datasets import Dataset, load_dataset, load_from_disk
 
+from orchestra_training.datasets.write import train_files
 from orchestra_training.trainers.recipe import Recipe
 
 _FORMATS: Final = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
@@ -17,7 +18,8 @@ def read_data(recipe: Recipe, columns: Sequence[str]) -> Any:
     """The data set of a recipe, with these columns only.
 
     Args:
-        recipe: Names a folder that `save_to_disk` wrote or that holds parquet files, or a file.
+        recipe: Names a folder that `save_to_disk` wrote or that holds parquet files (of splits, `train` is read), or a
+            file.
         columns: That it must have.
 
     Raises:
@@ -30,7 +32,7 @@ def read_data(recipe: Recipe, columns: Sequence[str]) -> Any:
     if path.is_dir() and (path / "state.json").exists():
         data = load_from_disk(str(path))
     elif path.is_dir():
-        files = sorted(glob.escape(str(file)) for file in path.glob("*.parquet"))
+        files = [glob.escape(str(file)) for file in train_files(path)]
         if not files:
             raise recipe.error(key, f' = "{path}": no *.parquet in this folder')
         data = load_dataset("parquet", data_files=files, split="train")
