@@ -250,26 +250,29 @@ def test_redaction_reaches_every_text_and_takes_the_tokens_that_spell_it(tmp_pat
 # Interruptions
 
 
+def interrupted(after: int) -> Any:
+    """Interrupts a harvest when so many runs of a source were read."""
+
+    def stop(report: Any) -> None:
+        if report.runs == after:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def test_an_interrupted_harvest_goes_on_where_it_was(tmp_path: Path) -> None:
     log, data = RunLog(tmp_path / "runs.jsonl"), tmp_path / "data"
     for number in range(20):
         write(log, f"run-{number}", fields(number), judged=number % 2 == 0)
     whole = harvest([LogSource(log.path)], tmp_path / "whole", test_share=0.3)
 
-    class StopError(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.runs == 9:
-            raise StopError
-
-    with pytest.raises(StopError):
-        harvest([LogSource(log.path)], data, test_share=0.3, on_run=stop)
+    with pytest.raises(KeyboardInterrupt):
+        harvest([LogSource(log.path)], data, test_share=0.3, on_run=interrupted(9))
     tear(data / TRAIN, 10)
     with pytest.raises(ConfigError, match="was interrupted; expected the same"):
         harvest([LogSource(log.path)], data, test_share=0.2)
     report = harvest([LogSource(log.path)], data, test_share=0.3)
-    assert report.sources[0].known == 8  # the torn one is read again
+    assert report.sources[0].known == 5  # the torn one is read again, and those that may have been judged since
     assert {**report.to_json(), "sources": [], "splits": {}} == {**whole.to_json(), "sources": [], "splits": {}}
     assert {id: without_provenance(run) for id, run in runs_of(data).items()} == {
         id: without_provenance(run) for id, run in runs_of(tmp_path / "whole").items()
@@ -300,6 +303,33 @@ def test_an_interrupted_harvest_goes_on_with_the_same_catalogs_filter_dates_and_
             start(wanted, catalogs)
     with pytest.raises(DownError):
         start(january, known)
+
+
+def test_a_verdict_that_comes_while_a_harvest_is_interrupted_is_taken(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.jsonl")
+    for number in range(3):
+        write(log, f"run-{number}", fields(number), judged=number == 0)
+    with pytest.raises(KeyboardInterrupt):
+        harvest([LogSource(log.path)], tmp_path / "data", on_run=interrupted(2))
+    log.judge("run-1", SOLVED)
+    report = harvest([LogSource(log.path)], tmp_path / "data")
+    assert {id: run.verdict for id, run in runs_of(tmp_path / "data").items()} == {
+        "run-0": SOLVED,
+        "run-1": SOLVED,
+        "run-2": None,
+    }
+    assert sum(split.judged for split in report.splits.values()) == 2
+    assert (report.sources[0].known, report.sources[0].runs, report.sources[0].noted) == (1, 2, {"verdicts": 1})
+
+
+def test_an_interrupted_harvest_into_a_folder_of_its_logs_goes_on(tmp_path: Path) -> None:
+    log, data = RunLog(tmp_path / "runs" / "a.jsonl"), tmp_path / "runs" / "data"
+    for number in range(3):
+        write(log, f"run-{number}", fields(number))
+    with pytest.raises(KeyboardInterrupt):
+        harvest(logs_in(tmp_path / "runs"), data, on_run=interrupted(2))
+    report = harvest(logs_in(tmp_path / "runs"), data)
+    assert (report.runs, report.written) == (3, {str(log.path): 3})
 
 
 def size(folder: Path) -> int:

@@ -24,6 +24,7 @@ import orjson
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
 from orchestra_training.harvest.fidelity import Stated, fidelity
+from orchestra_training.harvest.logs import LogSource
 from orchestra_training.harvest.output import Entry, Output, Provenance, judged, verdict_of
 from orchestra_training.harvest.redaction import Redact, redacted
 from orchestra_training.harvest.report import HarvestReport, SplitCounts
@@ -57,7 +58,8 @@ def harvest(
     """Harvest sources into a folder.
 
     Args:
-        sources: In the order in which they are read; of equally faithful runs the first stands.
+        sources: In the order in which they are read; of equally faithful runs the first stands. What this harvest
+            writes itself is none.
         to: Made where it is not there; gets `train.jsonl.zst`, `test.jsonl.zst` and `harvest.json`.
         test_share: Part of the tasks, from 0 to 1, whose runs go into the test file.
         redact: Takes personal data out of a text.
@@ -70,6 +72,8 @@ def harvest(
     """
     if not 0 <= test_share <= 1:
         raise ConfigError(f"test_share = {test_share!r}; expected from 0 to 1")
+    own = {(to / name).resolve() for name in (TRAIN, TEST)}  # in a folder of logs, from before an interruption
+    sources = [source for source in sources if not isinstance(source, LogSource) or source.path.resolve() not in own]
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise ConfigError(f"sources = {names}; expected each once")
@@ -103,6 +107,8 @@ class _Gathering:
     def read(self, source: Source, on_run: OnRun) -> SourceReport:
         report = SourceReport(source.name)
         known = {id for id, entry in self._entries.items() if entry.source == source.name}
+        if isinstance(source, LogSource):  # since the interruption it may have got verdicts, and is soon read
+            known = {id for id in known if self._entries[id].verdict is not None}
         for found in source.read(report, known):
             self._take(found, report)
             on_run(report)
@@ -131,7 +137,8 @@ class _Gathering:
             output = self._test if is_test(task, self._share) else self._train
             self._entries[run.run_id] = output.write(found, told)
         else:
-            report.noted["duplicates"] += 1
+            if old.source != report.name:
+                report.noted["duplicates"] += 1
             self._entries[run.run_id] = self._merged(old, found, told)
 
     def _completed(self, found: Found, report: SourceReport) -> Found:
