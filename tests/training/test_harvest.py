@@ -21,7 +21,7 @@ from orchestra_training.harvest.gather import REPORT, TEST, TRAIN, harvest
 from orchestra_training.harvest.langsmith import LangSmithSource
 from orchestra_training.harvest.logs import LogSource, logs_in
 from orchestra_training.harvest.output import provenance
-from orchestra_training.harvest.sources import Wanted
+from orchestra_training.harvest.sources import Wanted, open_sources
 from orchestra_training.harvest.split import is_test, task_hash
 
 from orchestra_graph import RunLog
@@ -193,10 +193,14 @@ def test_a_waiting_run_of_a_process_that_is_gone_is_counted_and_told_how_to_mend
 def test_a_folder_is_its_logs(tmp_path: Path) -> None:
     for name in ("a.jsonl", "deep/b.jsonl.zst"):
         write(RunLog(tmp_path / "runs" / name), name, fields())
+    (tmp_path / "runs" / "a.parquet").touch()
+    pattern = str(tmp_path / "runs" / "a.*")
+    assert [source.name for source in open_sources([pattern])] == [str(tmp_path / "runs" / "a.jsonl"), pattern]
     RunLog(tmp_path / "runs" / "a.jsonl").journal("going", {"kind": "header"})
     assert [source.path.name for source in logs_in(tmp_path / "runs")] == ["a.jsonl", "b.jsonl.zst"]
-    with pytest.raises(ConfigError, match="expected run logs"):
-        logs_in(tmp_path / "runs" / "deep" / "b.jsonl.zst.spool")
+    spool = tmp_path / "runs" / "a.jsonl.spool"
+    with pytest.raises(ConfigError, match=r"a.jsonl.spool: holds neither run logs nor \*.parquet; expected a folder"):
+        open_sources([str(spool)])
 
 
 def test_a_nested_run_is_harvested_with_the_run_around_it_or_alone_where_that_is_missing(tmp_path: Path) -> None:

@@ -132,6 +132,17 @@ def test_an_agent_that_failed_is_counted_and_told(
     assert "| harvest | agent_not_ended | 1 |" in (tmp_path / "tasks" / "README.md").read_text()
 
 
+def test_logs_and_an_export_in_one_folder_are_both_read(
+    recorder: Recorder, orchestra: Orchestra, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "all" / "runs.jsonl")
+    traced(recorder, lambda: run(Bench("small").agent(run_log=log), "sync"))
+    traced(recorder, lambda: run(Bench("small").agent(), "sync"))
+    export(recorder, tmp_path / "all" / "traces.parquet")
+    told = orchestra("harvest", "--from", "all", "--to", "data", "--json").json
+    assert (told["runs"], told["written"]) == (2, {"all/runs.jsonl": 1, "all": 1})
+
+
 def test_an_agent_that_waited_is_in_the_trace_in_which_it_ended(
     recorder: Recorder, interface: Interface, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestra_graph.errors import ConfigError
 from orchestra_graph.runlog.read import ReadReport, read_lines, run_ids
 from orchestra_graph.runlog.spool import is_running, read_journal, spool_folder
 from orchestra_training.harvest.source import Found, SourceReport
@@ -82,17 +81,10 @@ class LogSource:
 
 
 def logs_in(folder: Path) -> list[LogSource]:
-    """The run logs of a folder and of those below it, by name.
-
-    Raises:
-        ConfigError: There are none.
-    """
+    """The run logs of a folder and of those below it, by name."""
     spools = {f"{name}.spool" for name in SUFFIXES}
-    paths = [
-        path
+    return [
+        LogSource(path)
         for path in sorted(folder.rglob("*"))
         if path.name.endswith(SUFFIXES) and not any(part.endswith(tuple(spools)) for part in path.parts)
     ]
-    if not paths:
-        raise ConfigError(f"{folder} holds no *.jsonl or *.jsonl.zst; expected run logs")
-    return [LogSource(path) for path in paths]

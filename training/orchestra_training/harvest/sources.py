@@ -19,7 +19,8 @@ SQLITE: Final = (".sqlite", ".sqlite3", ".db")
 PARQUET: Final = ".parquet"
 
 EXPECTED: Final = (
-    "a folder of run logs, *.jsonl, *.jsonl.zst, langsmith:PROJECT, *.parquet, *.sqlite, *.db, or postgresql://..."
+    "a folder of run logs or *.parquet, *.jsonl, *.jsonl.zst, *.parquet, langsmith:PROJECT, *.sqlite, *.db, or "
+    "postgresql://..."
 )
 
 
@@ -63,9 +64,9 @@ def _open(name: str, wanted: Wanted) -> list[Source]:
     paths = sorted(_matching(Path(name))) if is_pattern else [Path(name)]
     if not paths or not all(path.exists() for path in paths):
         raise ConfigError(f"--from {name}: no such file or folder; expected {EXPECTED}")
-    if all(path.suffix == PARQUET for path in paths):
-        return [_export(name, paths)]
-    return [source for path in paths for source in _of_path(path)]
+    exported = [path for path in paths if path.suffix == PARQUET]
+    others = [source for path in paths if path not in exported for source in _of_path(path)]
+    return [*others, *_export(name, exported)]
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
@@ -77,8 +78,10 @@ def _matching(pattern: Path) -> Iterator[Path]:
 
 def _of_path(path: Path) -> list[Source]:
     if path.is_dir():
-        exported = sorted(path.rglob(f"*{PARQUET}"))
-        return [_export(str(path), exported)] if exported else [*logs_in(path)]
+        found = [*logs_in(path), *_export(str(path), sorted(path.rglob(f"*{PARQUET}")))]
+        if not found:
+            raise ConfigError(f"--from {path}: holds neither run logs nor *{PARQUET}; expected {EXPECTED}")
+        return found
     if path.name.endswith(SUFFIXES):
         return [LogSource(path)]
     if path.suffix in SQLITE:
@@ -88,7 +91,10 @@ def _of_path(path: Path) -> list[Source]:
     raise ConfigError(f"--from {path}: not known what it holds; expected {EXPECTED}")
 
 
-def _export(name: str, paths: list[Path]) -> Source:
+def _export(name: str, paths: list[Path]) -> list[Source]:
+    """The files of an export, which are one source; none where there are none."""
+    if not paths:
+        return []
     from orchestra_training.harvest.export import ExportSource  # noqa: PLC0415  (an extra)
 
-    return ExportSource(name, tuple(paths))
+    return [ExportSource(name, tuple(paths))]
