@@ -146,6 +146,14 @@ def test_dpo_compares_what_was_decided_and_not_how_it_was_worded(tmp_path: Path)
     assert [(row["chosen_ids"], row["rejected_ids"]) for row in rows] == [([101, 9], [103, 9])]
 
 
+def test_dpo_reads_integers_of_any_size(tmp_path: Path) -> None:
+    runs = [logged("a", "sl", cents=5), logged("b", "sm", cents=1)]
+    for one in runs:
+        one.turns[0]["decision"]["calls"][0]["args"] = {"n": 2**70, "m": 1}
+    rows, _ = made(tmp_path, "dpo", *runs)
+    assert [(row["chosen_run"], row["rejected_run"]) for row in rows] == [("b", "a")]
+
+
 def test_dpo_leaves_out_small_differences_and_groups_that_are_alike(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="3 homogeneous: all_solved"):
         made(tmp_path, "dpo", *[logged(id, "s") for id in "abc"])

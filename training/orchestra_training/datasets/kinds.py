@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -289,7 +290,7 @@ def _decided(turn: Turn, capture: Capture) -> Any:
     if len(turn.get("captures", ())) > 1:
         return tuple(capture.token_ids)
     calls = [[call["tool"], call["args"]] for call in turn["decision"]["calls"]]
-    return orjson.dumps(calls, option=orjson.OPT_SORT_KEYS)
+    return json.dumps(calls, sort_keys=True)  # integers of any size, as a run log has them
 
 
 def _task(run: Trajectory) -> Example:
