@@ -42,6 +42,12 @@ async def test_answers_are_compared_as_mathematics() -> None:
     assert verdicts[-2].model_extra == {"reason": "the answer holds no mathematics"}
 
 
+async def test_more_answers_are_judged_than_one_process_can_speak_of() -> None:
+    pairs = [(str(number % 2), "1") for number in range(1_500)]
+    verdicts = await Mathematics(Bubblewrap(output_kb=24)).verdicts(pairs)
+    assert [v.outcome for v in verdicts] == [0.0, 1.0] * 750
+
+
 async def test_an_answer_that_hangs_is_wrong_and_the_next_one_is_judged() -> None:
     verdicts: list[Any] = await Mathematics(_Stuck(), seconds=1).verdicts([("1", "1"), ("666", "666"), ("2", "2")])
     assert [v.outcome for v in verdicts] == [1, 0, 1]

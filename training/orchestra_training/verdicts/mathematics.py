@@ -22,6 +22,8 @@ START_SECONDS: Final = 60.0
 """Time for the sandbox and SymPy to start, on the busiest machine."""
 MAX_CHARACTERS: Final = 20_000
 """End of an answer that is read."""
+MAX_PAIRS: Final = 1_000
+"""Answers of one process: what it says of them must fit into the output that a sandbox takes, by default 64 KB."""
 
 _PROGRAM: Final = r"""
 import faulthandler, json, re, sys
@@ -90,7 +92,7 @@ class Mathematics:
         given = [(clean(answer or "")[-MAX_CHARACTERS:], clean(reference)) for answer, reference in pairs]
         found: list[Verdict] = []
         while len(found) < len(given):
-            found += await self._judge(given[len(found) :])
+            found += await self._judge(given[len(found) :][:MAX_PAIRS])
         return found
 
     async def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
