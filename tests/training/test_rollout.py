@@ -106,6 +106,39 @@ def test_what_breaks_is_a_trajectory_without_a_verdict(breaks: str, told: str) -
     assert report.counts == {("unjudged", "no_verdict"): 3}
 
 
+class Crowd:
+    """Tasks whose places tell how many of them are open at a time."""
+
+    def __init__(self) -> None:
+        self.open = self.most = 0
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        def open_place() -> Place:
+            self.open += 1
+            self.most = max(self.most, self.open)
+            return Place(tools=[Sums().expert(index)], verdict=verdict)
+
+        async def verdict(answer: str | None) -> Verdict:
+            self.open -= 1
+            return exact(answer or "", "42")
+
+        return RolloutTask(id=f"{step}/{index}", question="What is 40 + 2?", open=open_place)
+
+
+@pytest.mark.parametrize("parts", [[None, None], [range(2), range(2, 3)]], ids=["groups", "parts of groups"])
+def test_no_more_rollouts_run_at_a_time_than_are_wanted(parts: list[Any]) -> None:
+    tasks = Crowd()
+    rollouts = Rollouts(tasks=tasks, size=3, concurrent=2)
+
+    async def work() -> list[list[Trajectory]]:
+        """As a worker does, which is given parts of groups."""
+        return await asyncio.gather(*(rollouts.group(actor(), 0, index, part) for index, part in enumerate(parts)))
+
+    runs = [run for group in asyncio.run(work()) for run in group]
+    assert all(run.verdict is not None and run.verdict.outcome == 1.0 for run in runs)
+    assert tasks.most == 2
+
+
 def test_a_policy_that_cannot_be_reached_has_not_failed() -> None:
     def reply(messages: Any) -> Any:
         raise ConnectError("connection refused")

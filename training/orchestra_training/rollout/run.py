@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 from uuid import uuid4
 
@@ -73,13 +74,8 @@ class Rollouts:
         Returns:
             Group after group, in the order of the indexes.
         """
-        places = asyncio.Semaphore(max(1, self.concurrent // self.size))
-
-        async def group(index: int) -> list[Trajectory]:
-            async with places:
-                return await self.group(actor, step, index)
-
-        return [run for runs in await asyncio.gather(*map(group, indexes)) for run in runs]
+        groups = await asyncio.gather(*(self.group(actor, step, index) for index in indexes))
+        return [run for runs in groups for run in runs]
 
     async def group(self, actor: Actor, step: int, index: int, places: Sequence[int] | None = None) -> list[Trajectory]:
         """The rollouts of one task, or those at some places of the group."""
@@ -93,10 +89,17 @@ class Rollouts:
             "seeds": {"seed": self.seed, "step": step, "index": index},
             LABELS: dict(task.labels),
         }
-        runs = (
-            roll_out(task, actor, {**about, "rollout": n}, deadline=self.deadline) for n in places or range(self.size)
-        )
-        return list(await asyncio.gather(*runs))
+
+        async def rollout(place: int) -> Trajectory:
+            async with self._free:
+                return await roll_out(task, actor, {**about, "rollout": place}, deadline=self.deadline)
+
+        return list(await asyncio.gather(*map(rollout, places or range(self.size))))
+
+    @cached_property
+    def _free(self) -> asyncio.Semaphore:
+        """Room for rollouts, of whatever group."""
+        return asyncio.Semaphore(self.concurrent)
 
 
 async def roll_out(task: RolloutTask, actor: Actor, about: dict[str, Any], *, deadline: float = DEADLINE) -> Trajectory:
