@@ -129,6 +129,8 @@ def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
     runs = list(read_runs(tmp_path / "runs.jsonl"))
     assert [run.policy and run.policy.step for run in runs] == [0] * 12 + [1] * 12
     assert all(run.verdict is not None and run.captures for run in runs)
+    told = {(run.policy and run.policy.name, run.tokenizer) for run in runs}
+    assert told == {("grpo", str(model))}, "trainings of one model share its tokenizer, and a data set"
 
 
 def test_rollouts_are_sampled_without_dropout(tmp_path: Path, model: Path) -> None:

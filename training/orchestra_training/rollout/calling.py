@@ -15,12 +15,21 @@ from langchain_core.messages.tool import ToolCall, tool_call
 from langchain_core.outputs import ChatResult
 
 from orchestra_graph.routers.local import LocalRouter
+from orchestra_graph.served import Served
 
 _CALL: Final = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 
 class CallingRouter(LocalRouter):
     """A `LocalRouter` that may be asked with functions."""
+
+    tokenizer_name: str | None = None
+    """Folder of the tokenizer, or its name on the Hugging Face hub; the router's name says whose weights these are."""
+
+    @property
+    def served(self) -> Served:
+        """As of any `LocalRouter`, under the name of the tokenizer."""
+        return super().served.model_copy(update={"tokenizer": self.tokenizer_name})
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
         result = await super()._agenerate(*args, **kwargs)

@@ -63,6 +63,8 @@ class Outfit:
     max_tokens: int = 512
     tokenizer: str = ""
     """JSON of a `tokenizers.Tokenizer`."""
+    tokenizer_name: str | None = None
+    """Its folder, or name on the Hugging Face hub, for the run log."""
     chat_template: str = ""
     base_url: str | None = None
     """A vLLM server that decides in place of the trainer's model. It must sample from, and tell the logprobs of, the
@@ -86,7 +88,7 @@ class Outfit:
                 temperature=1.0,
                 max_tokens=self.max_tokens,
                 served=Served(
-                    tokenizer=self.model,
+                    tokenizer=self.tokenizer_name,
                     template_hash=hashlib.sha256(self.chat_template.encode()).hexdigest(),
                     logprobs_mode="processed_logprobs",
                     sampling=dict(VLLM_SAMPLING),
@@ -98,6 +100,7 @@ class Outfit:
         router = CallingRouter(
             engine=engine,
             tokenizer=Tokenizer.from_str(self.tokenizer),
+            tokenizer_name=self.tokenizer_name,
             chat_template=self.chat_template,
             temperature=1.0,
             max_tokens=self.max_tokens,

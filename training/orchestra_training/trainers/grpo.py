@@ -184,6 +184,7 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
         name=recipe.output.name,
         max_tokens=table.max_tokens,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
+        tokenizer_name=recipe.model.path,
         chat_template=tokenizer.chat_template,
         base_url=table.base_url,
         model=table.model or recipe.model.path,
