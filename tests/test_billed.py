@@ -36,8 +36,8 @@ async def test_router_and_expert_pay_tokens_calls_and_seconds() -> None:
     for name, seconds in (("router", 20.0), ("expert", 10.0)):
         totals = state["ledger"]["tools"][name]
         tokens = (totals["input_tokens"] * 1000.0 + totals["output_tokens"] * 2000.0) / 1e6
-        assert totals["dollars"] == pytest.approx(tokens + 0.5 + 0.01 * seconds, abs=1e-3), name
-        assert totals["seconds"] == pytest.approx(seconds, abs=0.1)
+        assert totals["dollars"] == pytest.approx(tokens + 0.5 + 0.01 * totals["seconds"]), name
+        assert seconds <= totals["seconds"] < seconds + 5  # and what this machine took for it
 
 
 async def test_a_model_on_a_server_of_ones_own_has_no_price_of_a_provider() -> None:
