@@ -211,6 +211,25 @@ def test_all_lines_of_a_decision_begin_with_the_same_text() -> None:
     assert all(text.startswith(beginning) for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("question", "beginning"),
+    [
+        ("sort the list", "Task: sort the list\n"),
+        ("sort the list; then sum it", "Task of 2 parts: sort the list; then sum it\n"),
+        ("; ".join("abcdefghi"), "Task of 8 parts: a; b; c; d; e; f; g; h; i\n"),
+        ("; ".join("abcdefghijkl"), "Task of 10+ parts: a; b; c; d; e; f; g; h; i; j; k; l\n"),
+    ],
+)
+def test_the_parts_of_a_question_are_counted_for_the_router(question: str, beginning: str) -> None:
+    assert answered(TAKE, question=question)[0][0].startswith(beginning)
+
+
+def test_the_parts_that_are_cut_out_of_a_long_question_count_too() -> None:
+    (text,), _ = answered(TAKE, question="; ".join(["add one to each number of the list"] * 100))
+    assert text.startswith("Task of 10+ parts: add one")
+    assert len(text) < 2000
+
+
 def test_a_tool_is_told_by_its_description_and_ranks_not_by_its_name() -> None:
     renamed = CATALOG.rename({"small": "zebra"})
     assert answered(TAKE, catalog=renamed)[0] == answered(TAKE)[0]
@@ -240,8 +259,8 @@ def test_results_are_told_with_whose_they_are() -> None:
 
 def test_what_is_left_is_told_in_calls() -> None:
     small, search = answered(SKIP, TAKE, budget=Budget(dollars=0.0055, seconds=5, turns=3))[0]
-    assert small.endswith("pays 4 fits 2\nturns 3")
-    assert search.endswith("pays 0 fits 4\nturns 3")
+    assert small.endswith("pays 5 fits 2\nturns 3")
+    assert search.endswith("pays 0 fits 5\nturns 3")
 
 
 def test_a_budget_that_is_used_up_is_told_as_nothing_left() -> None:

@@ -15,7 +15,8 @@ what looks alike, and would call it until the budget is gone.
 
 What a small model cannot read is written so that it can: a long number as how many digits it has, prices and times as
 shares of the greatest, what is left of the budget as the calls that it pays for, a tool's name in the user's wish as
-`this tool` or `another tool`. What is not the case (a wish, a limit, an earlier call) takes no words.
+`this tool` or `another tool`. It does not count either, so what a question asks in several parts, with semicolons
+between them, is told with their number. What is not the case (a wish, a limit, an earlier call) takes no words.
 
 Left out: arguments. Experts read question and evidence by themselves, so a tool that needs arguments is refused, and a
 catalog needs a tool that ends the run. What was said before the question is not shown.
@@ -55,8 +56,8 @@ _DESCRIPTION_SHOWN: Final = 280
 _RESULT_SHOWN: Final = 140
 """Characters, for the beginning and the end together."""
 _RESULTS_SHOWN: Final = 4
-_COUNTS: Final = (0, 1, 2, 3, 4, 6, 10)
-"""What is counted in calls or turns is told as the greatest of these that it reaches."""
+_COUNTS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10)
+"""What is counted in calls, turns or parts is told as the greatest of these that it reaches."""
 
 _LONG_NUMBER: Final = re.compile(r"\d{3,}")
 _SPACES: Final = re.compile(r"\s+")
@@ -207,7 +208,9 @@ class _Scan:
         preferences = self.situation.preferences
         weights = f"accuracy {_tenths(preferences.accuracy)} cost {_tenths(preferences.cost)}"
         question = _shown(self.situation.question, _QUESTION_SHOWN)
-        return f"Task: {question}\nWeights: {weights} latency {_tenths(preferences.latency)}"
+        parts = self.situation.question.count(";") + 1
+        told = f" of {_count(parts)} parts" if parts > 1 else ""
+        return f"Task{told}: {question}\nWeights: {weights} latency {_tenths(preferences.latency)}"
 
     @cached_property
     def _left(self) -> Spent:
