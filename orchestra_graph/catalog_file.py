@@ -61,6 +61,7 @@ _KEYWORDS = (
 
 _PARTS: Mapping[str, type[BaseModel]] = {
     "price": Price,
+    "retrieval": Price,
     "latency": Latency,
     "limits": Limits,
     "measured": Measured,

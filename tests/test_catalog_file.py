@@ -72,6 +72,7 @@ def test_every_field_reads() -> None:
         version = "2"
         path = "documents"
         target = "module:attribute"
+        retrieval = { per_call = 0.008 }
         measured = { tasks = 10, success = 0.7, dollars = 0.003 }
         [tools.b]
         """,
@@ -97,6 +98,7 @@ def test_every_field_reads() -> None:
                 version="2",
                 path="documents",
                 target="module:attribute",
+                retrieval=Price(per_call=0.008),
                 measured=Measured(tasks=10, success=0.7, dollars=0.003),
             ),
             ToolSpec(name="b"),
