@@ -196,7 +196,7 @@ class ToolSpec(ModelSpec):
     measured: Measured | None = Field(default=None, exclude_if=lambda measured: measured is None)
     """Not in the JSON of a line that was never measured: hashes of catalogs stay what they were."""
     retrieval: Price | None = Field(default=None, exclude_if=lambda price: price is None)
-    """Of a call of the retriever that an expert of role `search` sends its query to; told by the expert."""
+    """Of a call of an expert's retriever, filled in from that; its own line bills it, budget and approval count it."""
 
     @model_validator(mode="after")
     def _valid(self) -> ToolSpec:

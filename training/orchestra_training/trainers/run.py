@@ -50,7 +50,7 @@ def run(recipe: Recipe, *, resume: bool = False) -> Trained:
     trainer.train(resume_from_checkpoint=last)
     folder = recipe.output / MODEL
     if recipe.lora is not None:
-        # Alone, adapters can be neither served as they are nor trained further by the next recipe.
+        # Alone, adapters need their base to be served, and the next recipe could not train them further.
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(str(folder))
     trainer.save_state()
