@@ -33,6 +33,9 @@ from orchestra_graph.runlog.files import Forkable, is_at, open_to_append, write_
 SPARE = ".spare"
 """Suffix of the names under which processes keep files for their next runs."""
 
+SPOOL = ".spool"
+"""Suffix of the folder beside a log."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _MOST_OPEN = 256
@@ -57,7 +60,7 @@ class Journal:
 
 def spool_folder(path: Path) -> Path:
     """Folder in which the runs of a log are journalled."""
-    return Path(f"{path}.spool")
+    return Path(f"{path}{SPOOL}")
 
 
 class Spool(Forkable):

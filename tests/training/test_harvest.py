@@ -198,6 +198,7 @@ def test_a_folder_is_its_logs(tmp_path: Path) -> None:
     assert [source.name for source in open_sources([pattern])] == [str(tmp_path / "runs" / "a.jsonl"), pattern]
     RunLog(tmp_path / "runs" / "a.jsonl").journal("going", {"kind": "header"})
     assert [source.path.name for source in logs_in(tmp_path / "runs")] == ["a.jsonl", "b.jsonl.zst"]
+    assert [source.name for source in open_sources([pattern])] == [str(tmp_path / "runs" / "a.jsonl"), pattern]
     spool = tmp_path / "runs" / "a.jsonl.spool"
     with pytest.raises(ConfigError, match=r"a.jsonl.spool: holds neither run logs nor \*.parquet; expected a folder"):
         open_sources([str(spool)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.runlog.spool import SPOOL
 from orchestra_training.harvest.logs import SUFFIXES, LogSource, logs_in
 from orchestra_training.harvest.source import Source
 
@@ -61,7 +62,7 @@ def _open(name: str, wanted: Wanted) -> list[Source]:
         return [PostgresSource(name)]
     # A file may have square brackets in its name: what is there is meant as it stands.
     is_pattern = glob.has_magic(name) and not Path(name).exists()
-    paths = sorted(_matching(Path(name))) if is_pattern else [Path(name)]
+    paths = [path for path in sorted(_matching(Path(name))) if path.suffix != SPOOL] if is_pattern else [Path(name)]
     if not paths or not all(path.exists() for path in paths):
         raise ConfigError(f"--from {name}: no such file or folder; expected {EXPECTED}")
     exported = [path for path in paths if path.suffix == PARQUET]
