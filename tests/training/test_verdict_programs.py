@@ -57,6 +57,18 @@ async def test_what_fails_hidden_tests(sandbox: Bubblewrap, code: str, why: str)
     assert why in verdict.reason
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "It prints 3:\n```python\nprint(3)\n```\n```\n3\n```",
+        "```text\nas asked\n```\n```\nprint(3)\n```",
+        "```python\nprint(2)\n```\nBetter:\n```python\nprint(3)",
+    ],
+)
+def test_the_program_is_found_among_other_blocks(answer: str) -> None:
+    assert code_of(answer).strip() == "print(3)"
+
+
 async def test_no_answer_fails(sandbox: Bubblewrap) -> None:
     assert (await check_function(None, "solve", CALLS, sandbox)).outcome == 0
     assert (await check_program(None, [Case("1\n", "2\n")], sandbox)).outcome == 0

@@ -99,6 +99,8 @@ def test_an_empty_reference_is_refused(expected: str | list[str]) -> None:
         ("order o12", "o1", False),
         ("uncancelled", "cancelled", False),
         ("you get 10% off", "10%", True),
+        ("Your total is $1,234, paid today.", "1,234", True),
+        ("It was 1,234,5 then", "1,234", False),
         ("", "x", False),
     ],
 )

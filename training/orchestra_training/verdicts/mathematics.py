@@ -33,11 +33,17 @@ seconds, pairs = json.load(sys.stdin)
 ENVIRONMENT = re.compile(r"\$|\\\(|\\\[|\\boxed|\\begin")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 FUNCTION = re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|ln|log|exp|pi)(?![A-Za-z])")
-ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\(([^()]*)\)")
+ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)")
+MARKED = re.compile(r"(\*{1,3}|_{1,3}|`)(?=\S)(.+?)(?<=\S)\1")
 
 def bare(text):
     # An expression without the marks of LaTeX, which math-verify would search for a number.
-    text = ROOT.sub(r"\\sqrt{\1}", text.strip().replace("**", "^"))
+    text = text.strip()
+    marked = MARKED.fullmatch(text)  # bold in Markdown, which would be read as a power
+    text = marked[2] if marked else text
+    text = text.replace("**", "^")
+    while ROOT.search(text):
+        text = ROOT.sub(r"\\sqrt{\1}", text)
     text = FUNCTION.sub(r"\\\1", text)
     is_prose = re.search(r"[A-Za-z]{2}", COMMAND.sub(" ", text)) or "\n" in text
     return None if ENVIRONMENT.search(text) or is_prose else text

@@ -19,8 +19,9 @@ from orchestra_graph.tools.sandbox import Sandbox
 from orchestra_training.verdicts.ruling import ruling
 from orchestra_training.verdicts.values import difference
 
-_FENCE: Final = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)```", re.DOTALL)
-_PYTHON: Final = ("", "python", "python3", "py")
+_FENCE: Final = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+"""A fenced block, the last of which may lack its end."""
+_PYTHON: Final = ("python", "python3", "py")
 _HARNESS: Final = """
 
 def _call_all():
@@ -54,8 +55,10 @@ class Call:
 
 
 def code_of(answer: str) -> str:
-    """The last fenced block of Python in an answer; all of it where there is none."""
-    blocks = [code for language, code in _FENCE.findall(answer) if language.lower() in _PYTHON]
+    """The last fenced block of Python in an answer, or of no language, which else is sample output; or all of it."""
+    found = _FENCE.findall(answer)
+    python = [code for language, code in found if language.lower() in _PYTHON]
+    blocks = python or [code for language, code in found if not language]
     return clean(blocks[-1] if blocks else answer)
 
 

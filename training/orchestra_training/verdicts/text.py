@@ -23,7 +23,7 @@ _PLAIN: Final = str.maketrans(
 """Typographic quotes, dashes and the minus sign."""
 _QUOTES: Final = ('"', "'", "`")
 _ARTICLE: Final = re.compile(r"\A(?:the|an?) (?=.)")
-_THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 _WHOLE: Final = re.compile(r"[-$\u20ac\u00a3]*\d+")
 _NUMBER: Final = re.compile(
     r"(?:(?<![\w.)])(?P<sign>[-+])[$\u20ac\u00a3]?)?"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 _PRECISION: Final = 1e-9
-"""Relative difference of numbers that count as equal: sums of money depend on their order."""
+"""Relative difference of numbers that count as equal, absolute where 0 is expected: sums depend on their order."""
 
 
 def difference(found: Any, expected: Any, place: str = "") -> str | None:
@@ -55,6 +55,8 @@ def _same(found: Any, expected: Any) -> bool:
 
 
 def _near(found: float, expected: float) -> bool:
+    if expected == 0:
+        return abs(found) <= _PRECISION
     try:
         return math.isclose(found, expected, rel_tol=_PRECISION)
     except OverflowError:  # a whole number beyond what a float holds
