@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from orchestra_training.cli.eval_sets import open_questions, question_sets
 from orchestra_training.evaluate.conditions import WorkbenchSet
 from orchestra_training.evaluate.evaluation import Evaluation, carry_out, make_reference
 from orchestra_training.evaluate.examples import ExampleSet
+from orchestra_training.evaluate.play import REFUSED_IN_A_ROW
 from orchestra_training.evaluate.published import format_of, read_question_file, read_service_tasks
 from orchestra_training.evaluate.question_sets import QuestionSet, ServiceSet
 from orchestra_training.evaluate.routers import parse_router
@@ -26,10 +27,10 @@ from orchestra_training.questions import Judges
 from orchestra_training.verdicts import Visit
 from pyarrow import parquet
 
-from orchestra_graph.errors import ConfigError
+from orchestra_graph.errors import ConfigError, ServerError
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.tools.adapt import ToolLike
-from tests.openai_server import Body, OpenAIServer, Reply
+from tests.openai_server import Body, OpenAIServer, Refusal, Reply
 
 HLE = [
     {"id": "a1", "question": "2 + 2?", "image": "", "answer": "4", "answer_type": "exactMatch", "category": "Math"},
@@ -94,6 +95,24 @@ def test_frames(tmp_path: Path) -> None:
     path.write_text(FRAMES)
     (asked,) = read_question_file(path).asked
     assert (asked.question.question, asked.question.reference, asked.kind) == ("Who?", "Jane", "Multiple constraints")
+
+
+def test_kinds_that_are_null_have_the_name_of_the_set(tmp_path: Path) -> None:
+    path = tmp_path / "frames.jsonl"
+    path.write_text(json.dumps({"Prompt": "Who?", "Answer": "Jane", "reasoning_types": None}))
+    assert [asked.kind for asked in read_question_file(path).asked] == ["frames"]
+    path.write_text(json.dumps({**HLE[0], "category": None}))
+    assert [asked.kind for asked in read_question_file(path).asked] == ["hle"]
+
+
+def test_parquet_fills_in_the_fields_of_other_rows_at_any_depth(tmp_path: Path) -> None:
+    rows = [service_task(), service_task()]
+    given: list[dict[str, Any]] = [{"items": [{"sku": "a", "note": {"text": "x"}}]}, {"items": [{"name": "b"}]}]
+    for row, arguments in zip(rows, given, strict=True):
+        row["evaluation_criteria"] = {"actions": [{"name": "buy", "arguments": arguments}]}
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "tasks.parquet")
+    read = [task.evaluation_criteria.actions[0].args for task in read_service_tasks(tmp_path / "tasks.parquet")]
+    assert read == given
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x1c"])
@@ -241,6 +260,49 @@ def test_another_judge_behind_the_same_line_is_asked_anew(
         make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)
         carry_out(Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / log))
     assert [request.body["model"] for request in openai_server.requests] == ["sage", "judge", "sage", "other"]
+
+
+def test_runs_that_another_judge_judged_are_run_again(
+    tmp_path: Path, catalog: Path, openai_server: OpenAIServer
+) -> None:
+    path, resumed = tmp_path / "frames.tsv", []
+    path.write_text(FRAMES)
+    for model in ("judge", "judge", "other"):
+        catalog.write_text(catalog.read_text().replace('"judge"', f'"{model}"'))
+        make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)
+        wanted = Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / "runs.jsonl")
+        resumed.append(carry_out(wanted).resumed)
+    assert resumed == [0, 1, 0]
+
+
+def test_a_question_that_the_judge_refuses_stops_nothing_and_a_judge_that_is_gone_does(
+    tmp_path: Path, catalog: Path, openai_server: OpenAIServer
+) -> None:
+    path = tmp_path / "capitals.jsonl"
+    asked = [{"question": f"Who? {n}.", "answer": "Jane", "verdict": "judge"} for n in range(12)]
+    path.write_text("\n".join(map(json.dumps, asked)))
+    answer = openai_server.script
+    assert callable(answer)
+
+    def refusing(refused: str) -> Callable[[Body], Reply | Refusal]:
+        return lambda body: (
+            Refusal(400)
+            if body["model"] == "judge" and refused in json.dumps(body["messages"])
+            else answer(body)
+        )
+
+    make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)
+    wanted = Evaluation(routers=[parse_router("fixed:sage")], sets=[make], log=tmp_path / "runs.jsonl", concurrent=1)
+    openai_server.script = refusing("Who?")
+    with pytest.raises(ServerError, match="no reply of judge:judge"):
+        carry_out(wanted)
+    paid = len([request for request in openai_server.requests if request.body["model"] == "sage"])
+    assert paid == REFUSED_IN_A_ROW
+    openai_server.script = refusing("Who? 1.")
+    outcome = carry_out(wanted)
+    assert [run.solved for _, run in sorted(outcome.runs.items())] == [n != 1 for n in range(12)]
+    (unjudged,) = outcome.broken
+    assert unjudged.error is not None and unjudged.error.startswith("no verdict: no reply of judge:judge")
 
 
 def test_two_sets_of_one_name_are_refused_before_anything_is_paid(tmp_path: Path, catalog: Path) -> None:

@@ -8,19 +8,22 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from orchestra_graph.errors import RouterError
+from orchestra_graph.errors import RouterError, ServerError, ToolError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.record import Trajectory, Verdict
-from orchestra_training.evaluate.examples import Example, ExampleSet
+from orchestra_training.evaluate.examples import Example, ExampleSet, Trial
 from orchestra_training.evaluate.played import Key, Played, about, played
 from orchestra_training.evaluate.routers import RouterSpec, take_seat
 from orchestra_training.evaluate.score import Reference
 from orchestra_training.filters import unreached
 from orchestra_training.reward.measures import is_solved
+from orchestra_training.verdicts.ruling import ruling
 
 BROKEN_FIRST: Final = 5
 """Runs of a router that break before any of its runs ends: it cannot be reached, and nothing more is tried."""
+REFUSED_IN_A_ROW: Final = 5
+"""Verdicts that cannot be asked for, one after another, after which no more runs are paid for."""
 
 _ended: ContextVar[list[Mapping[str, Any]]] = ContextVar("orchestra_training_ended")
 
@@ -58,6 +61,8 @@ class Stage:
     """Keys of servers by environment variable."""
     _broken_first: dict[str, int] = field(default_factory=dict)
     """By router: runs that broke before any had ended; -1 from then on."""
+    _refused: int = 0
+    """Verdicts in a row that could not be asked for."""
 
     async def play(self, job: Job) -> AsyncIterator[Played]:
         """One run a member, one after another."""
@@ -96,9 +101,26 @@ class Stage:
                 yield self._broken(key, example, fault.detail, run)
                 continue
             self._broken_first[spec.name] = -1
-            verdict = await trial.verdict(state["answer"])
+            verdict = await self._verdict(trial, state["answer"])
             self.log.judge(run.run_id, verdict)
             yield self._ended(key, example, run, verdict)
+
+    async def _verdict(self, trial: Trial, answer: str | None) -> Verdict:
+        """The verdict; one without an outcome where who gives it refused this answer.
+
+        Raises:
+            ServerError: The judge's server refused several in a row.
+            ToolError: The sandbox could not run several in a row.
+        """
+        try:
+            verdict = await trial.verdict(answer)
+        except (ServerError, ToolError) as error:
+            self._refused += 1
+            if self._refused >= REFUSED_IN_A_ROW:
+                raise
+            return ruling(None, "nobody", str(error))
+        self._refused = 0
+        return verdict
 
     def _ended(self, key: Key, example: Example, run: Trajectory, verdict: Verdict) -> Played:
         """A run that ended; one that nobody could judge counts as not solved, and is told."""

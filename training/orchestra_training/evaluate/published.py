@@ -59,13 +59,25 @@ class _Hle(_Row):
     question: Text
     answer: Text
     image: Any = None
-    category: str = ""
+    category: str | None = None
 
 
 class _Frames(_Row):
     prompt: Text = Field(alias="Prompt")
     answer: Text = Field(alias="Answer")
-    reasoning_types: str = ""
+    reasoning_types: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The first kind of reasoning that it takes."""
+        return (self.reasoning_types or "").partition(" | ")[0] or "frames"
+
+
+def _stated(value: Any) -> Any:
+    """A value without the fields that are null, at any depth."""
+    if isinstance(value, Mapping):
+        return {name: _stated(field) for name, field in value.items() if field is not None}
+    return [_stated(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class Action(_Row):
@@ -77,7 +89,7 @@ class Action(_Row):
     @property
     def args(self) -> dict[str, Any]:
         """The arguments that are stated: Parquet fills in those of all functions, as null."""
-        return {name: value for name, value in self.arguments.items() if value is not None}
+        return {name: _stated(value) for name, value in self.arguments.items() if value is not None}
 
 
 class _Criteria(_Row):
@@ -159,12 +171,7 @@ def read_question_file(path: Path) -> QuestionFile:
         read = [(place, checked(_Frames, row, place)) for place, row in _rows(path)]
         return QuestionFile(
             found,
-            [
-                _asked(
-                    place, f"frames-{n}", row.prompt, row.answer, row.reasoning_types.partition(" | ")[0] or "frames"
-                )
-                for n, (place, row) in enumerate(read)
-            ],
+            [_asked(place, f"frames-{n}", row.prompt, row.answer, row.kind) for n, (place, row) in enumerate(read)],
         )
     raise ConfigError(f"{path}: tasks of ToolScale need their functions; fix: --world FILE.py:NAME")
 

@@ -21,7 +21,7 @@ from orchestra_graph.tools.adapt import ToolLike, as_tool
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_training.evaluate.examples import Example, ExampleSet, Trial
 from orchestra_training.evaluate.published import read_question_file, read_service_tasks
-from orchestra_training.questions import Judges
+from orchestra_training.questions import Judges, Question
 from orchestra_training.verdicts import Visit, same_database
 
 Call = tuple[str, Mapping[str, Any]]
@@ -63,8 +63,14 @@ class QuestionSet(ExampleSet):
             task_id=asked.question.id or f"{self.name}-{index}",
             question=asked.question.question,
             catalog=self._catalog,
-            judged_by=_hash(asked.question.model_dump_json(include={"answer", "verdict", "tolerance"})),
+            judged_by=self._judged_by(asked.question),
         )
+
+    def _judged_by(self, question: Question) -> str:
+        """What a verdict follows from: the rule, the right answer, and the model where one says it."""
+        judge = self._judges.judge if question.verdict == "judge" else None
+        rule = question.model_dump_json(include={"answer", "verdict", "tolerance"})
+        return _hash(rule if judge is None else rule + judge.by)
 
     def trial(self, example: Example) -> Trial:
         """The tools, which all runs share, and the rule of the question."""
