@@ -319,8 +319,9 @@ async def test_each_works_in_create_agent_and_keeps_questions_apart(router: Prog
         assert len(state["messages"]) <= 28 * number
 
 
-def test_rules_answer_with_the_first_result_where_no_tool_ends_the_run() -> None:
-    state = create_agent(Rules(), [lookup]).invoke({"messages": [HumanMessage(FACT)]})
+@pytest.mark.parametrize("router", [Fixed(tool="lookup"), Cheapest(), Rules()], ids=lambda r: type(r).__name__)
+def test_the_first_result_is_the_answer_where_no_tool_ends_the_run(router: ProgramRouter) -> None:
+    state = create_agent(router, [lookup]).invoke({"messages": [HumanMessage(FACT)]})
     assert [type(m).__name__ for m in state["messages"]] == ["HumanMessage", "AIMessage", "ToolMessage", "AIMessage"]
 
 

@@ -10,7 +10,10 @@ from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 
 
 class Fixed(ProgramRouter):
-    """Calls one tool, whatever the question; when it does not end the run, calls it once more and then gives up."""
+    """Calls one tool, whatever the question; when it does not end the run, calls it once more and then gives up.
+
+    Where no tool ends the run, its result has answered.
+    """
 
     tool: str
     """Name of the tool."""
@@ -22,19 +25,22 @@ class Fixed(ProgramRouter):
         done = len(scene.past)
         if done < len(self.before):
             return Choice(self.before[done], f"first {self.before[done]}")
-        if done < len(self.before) + 2:
+        if done < len(self.before) + 2 and not (done > len(self.before) and is_answered(scene)):
             return Choice(self.tool, f"always {self.tool}")
         return give_up(scene)
 
 
 class Cheapest(ProgramRouter):
-    """Calls the cheapest tool that ends the run, then the next cheapest, until one answers."""
+    """Calls the cheapest tool that ends the run, then the next cheapest, until one answers.
+
+    Where no tool ends the run, the first that brings a result has answered.
+    """
 
     def choose(self, scene: Scene) -> Choice:
         """The cheapest terminal tool that has not been called yet."""
         called = {past.tool for past in scene.past}
         left = [line for line in enders(scene) if line.name not in called]
-        if not left:
+        if not left or is_answered(scene):
             return give_up(scene)
         line = min(left, key=Line.dollars)
         return Choice(line.name, f"{line.name} is the cheapest that has not been asked")
@@ -63,6 +69,11 @@ def enders(scene: Scene) -> list[Line]:
     """Tools whose answer ends the run; all of them where none is marked."""
     lines = candidates(scene)
     return [line for line in lines if line.terminal] or lines
+
+
+def is_answered(scene: Scene) -> bool:
+    """Whether the newest result has to do as the answer: no tool of this catalog ends a run."""
+    return bool(scene.past) and not scene.past[-1].error and not any(line.terminal for line in candidates(scene))
 
 
 def give_up(scene: Scene) -> Choice:

@@ -119,6 +119,10 @@ def test_a_file_of_routers(tmp_path: Path) -> None:
         ("[routers.a]\nlocale = 1\n", r"routers\.toml: routers\.a"),
         ('[routers.a]\nprogram = "magic"\n', "expected rules"),
         ('[routers.a]\nmodel = "m"\n', "model and base_url go together"),
+        (
+            '[routers.a]\nlocal = "f"\nprice = { input = 1.0 }\ntemperature = 1\n',
+            "price, temperature: of a served model",
+        ),
         ("[routers.a]\n", "expected one of program, local, model"),
         ("nothing", "expected TOML"),
     ],
@@ -139,6 +143,9 @@ def test_a_baseline_that_does_not_fit() -> None:
         with pytest.raises(ConfigError, match="'large' is no tool; expected one of a"):
             seat(spec, own)
     assert seat("strongest", own) == InTurn(steps=("a", "a"), name="strongest")
+    free = Catalog.of([ToolSpec(name="web", kind="search"), ToolSpec(name="a"), ToolSpec(name="b")])
+    searches = seat("strongest", Example(0, 0, "", "t", "Who?", free))
+    assert searches == InTurn(steps=("web", "a", "web", "a"), name="strongest")
 
 
 def test_a_key_is_looked_up_by_its_name() -> None:

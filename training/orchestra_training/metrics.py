@@ -17,6 +17,7 @@ from statistics import fmean, pstdev
 from typing import Final
 
 from orchestra_graph.preferences import Preferences
+from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.turns import sent_calls
@@ -113,8 +114,7 @@ def _shares(judged: Sequence[Trajectory]) -> dict[str, float]:
 
 def _called(run: Trajectory) -> Iterator[str]:
     for turn in run.turns:
-        for call, _ in sent_calls(turn):
-            yield call["tool"]
+        yield from (call["tool"] for call, _ in sent_calls(turn) if call["tool"] != FINAL_ANSWER)
 
 
 def _filters(runs: Sequence[Trajectory], batch: Batch) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.state import is_malformed
@@ -47,7 +48,7 @@ class Played:
     malformed: int = 0
     """Those of them without a call that could be executed."""
     calls: Mapping[str, int] = field(default_factory=dict)
-    """Calls by expert, whatever its name in the catalog."""
+    """Calls by expert, whatever its name in the catalog; the router's own answer is none."""
     priciest: int = 0
     """Calls to the tool that costs most in the run's own catalog."""
     places: Mapping[int, int] = field(default_factory=dict)
@@ -114,7 +115,8 @@ def played(key: Key, example: Example, run: Trajectory, reference: Reference | N
     names = list(example.catalog.tools)
     calls: Counter[str] = Counter()
     for tool, count in measured.calls.items():
-        calls[example.expert(tool)] += count
+        if tool != FINAL_ANSWER:
+            calls[example.expert(tool)] += count
     wishes = (*example.preferences.prefer, *example.preferences.avoid)
     own = [turn for turn in run.turns if turn["decision"]["by"] == "router"]
     known = None if reference is None else reference.of(run)

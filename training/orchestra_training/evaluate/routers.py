@@ -34,7 +34,7 @@ from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.routers import Cheapest, Fixed, Random, Rules
 from orchestra_graph.routers.base import Choice, ProgramRouter, Scene
 from orchestra_graph.routers.bundled import tiny_folder
-from orchestra_graph.routers.programs import give_up
+from orchestra_graph.routers.programs import give_up, is_answered
 from orchestra_graph.vllm import NO_KEY, ChatVLLM
 from orchestra_graph.workbench import SKILLS, Oracle
 from orchestra_training.checked import checked
@@ -50,14 +50,19 @@ STRENGTH: Final = ("large", "math", "small", "analyst", "coder", "reader", "cler
 
 
 class InTurn(ProgramRouter):
-    """Calls tools in a given order until one ends the run."""
+    """Calls tools in a given order until one ends the run, or answers where none does."""
 
     steps: tuple[str, ...]
 
     def choose(self, scene: Scene) -> Choice:
         """The next step; when all are done, it gives up."""
         done = len(scene.past)
-        return Choice(self.steps[done], f"step {done + 1}") if done < len(self.steps) else give_up(scene)
+        if done == len(self.steps) or (done and scene.past[-1].tool == self.steps[-1] and is_answered(scene)):
+            return give_up(scene)
+        return Choice(self.steps[done], f"step {done + 1}")
+
+
+_OF_SERVED: Final = frozenset({"api_key_env", "price", "protocol", "temperature"})
 
 
 class Member(BaseModel):
@@ -87,6 +92,8 @@ class Member(BaseModel):
             raise ValueError("expected one of program, local, model")
         if (self.model is None) != (self.base_url is None):
             raise ValueError("model and base_url go together")
+        if self.model is None and (vain := sorted(self.model_fields_set & _OF_SERVED)):
+            raise ValueError(f"{', '.join(vain)}: of a served model only")
         if self.program is not None:
             _program(self.program)
         return self
@@ -229,8 +236,11 @@ def _oracle(example: Example) -> ProgramRouter:
 
 
 def _strongest(example: Example, tool: str) -> ProgramRouter:
-    expert = _find(example, tool or (STRENGTH[0] if example.identity else priciest_tool(example.catalog)))
-    searches = [name for name, spec in example.catalog.tools.items() if spec.role == "search" or spec.kind == "search"]
+    tools = example.catalog.tools
+    searches = [name for name, spec in tools.items() if spec.role == "search" or spec.kind == "search"]
+    experts = [spec for name, spec in tools.items() if name not in searches]
+    dearest = priciest_tool(Catalog.of(experts) if experts else example.catalog)
+    expert = _find(example, tool or (STRENGTH[0] if example.identity else dearest))
     once = (*searches[:1], expert)
     return InTurn(steps=(*once, *once))
 
