@@ -91,6 +91,19 @@ def test_more_budget_is_no_reason_for_the_priciest_tool_alone(share: float, succ
 
 def test_what_an_evaluation_lacks_is_not_told() -> None:
     assert list(bars_of("unseen", {"pairs": {"rules": {}}, "routers": {"rules": {}}})) == []
+    pairs = {name: pair() for name in ("rules", "strongest", "oracle")}
+    for one in pairs.values():
+        del one["utility"]
+    assert [bar.name for bar in bars_of("unseen", rung(**pairs))] == [
+        "success, less the strongest expert's",
+        "dollars, of the strongest expert's",
+    ]
+
+
+def test_a_figure_that_nobody_knows_passes_no_bar() -> None:
+    unknown = {**pair(), "dollars": {"ratio": {"value": None, "low": None, "high": None}}}
+    bar = next(bar for bar in bars_of("unseen", rung(strongest=unknown)) if bar.name.startswith("dollars"))
+    assert (bar.passed, bar.figure) == (False, "unknown [unknown, unknown]")
 
 
 def test_the_command_tells_all_and_fails_where_one_is_missed(

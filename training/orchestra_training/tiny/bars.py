@@ -1,11 +1,12 @@
 """What the tiny router has to reach, held against evaluations; a bar is passed where the bootstrap's bound passes it.
 
-    orchestra eval -c in-distribution -c prices -c unseen -c preferences ROUTERS --json > evaluation.json
+    orchestra eval -c in-distribution -c prices -c unseen -c preferences ROUTERS --reference reference.jsonl --json \
+        > evaluation.json
     orchestra eval -c budget ROUTERS --json > budget.json
     python -m orchestra_training.tiny.bars evaluation.json budget.json
 
 The routers are `tiny`, `lessons` (the same before it learnt from its own runs) and the baselines. A bar whose routers
-or condition an evaluation lacks is not told.
+or condition an evaluation lacks is not told, nor one on utility where it has no reference.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ def bars_of(condition: str, figures: Figures) -> Iterator[Bar]:
         yield from _priciest(condition, figures["routers"].get(TINY, {}).get("kinds", {}))
         return
     for other, pair in against.items():
+        if "utility" not in pair:
+            continue
         if other not in (ORACLE, STRONGEST) or (other == STRONGEST and condition == "preferences"):
             yield _bar(condition, f"utility, less that of {other}", pair["utility"]["difference"], "above", 0)
-    if condition in LADDER and ORACLE in against:
+    if condition in LADDER and "utility" in against.get(ORACLE, {}):
         yield _bar(
             condition, "utility, of the oracle's", against[ORACLE]["utility"]["ratio"], "at least", LEAST_UTILITY
         )
@@ -125,12 +128,15 @@ def _priciest(condition: str, budgets: Figures) -> Iterator[Bar]:
 
 def _bar(condition: str, name: str, bounds: Figures, wanted: Wanted, limit: float) -> Bar:
     low, high = bounds["low"], bounds["high"]
+    if low is None or high is None:
+        return Bar(condition, name, _told(bounds), f"{wanted} {limit:g}", passed=False)
     passed = {"at least": low >= limit, "above": low > limit, "at most": high <= limit, "below": high < limit}
     return Bar(condition, name, _told(bounds), f"{wanted} {limit:g}", passed[wanted])
 
 
 def _told(bounds: Figures) -> str:
-    return f"{bounds['value']:.4g} [{bounds['low']:.4g}, {bounds['high']:.4g}]"
+    value, low, high = ("unknown" if (one := bounds[of]) is None else f"{one:.4g}" for of in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def table(bars: Sequence[Bar]) -> str:

@@ -81,7 +81,7 @@ def draw(bench: Workbench, seed: int, index: int) -> tuple[Episode, Budget]:
 
 
 async def demonstrate(bench: Workbench, log: RunLog, seed: int, indexes: Iterable[int]) -> None:
-    """Carry out the runs of these indexes and log them with their verdicts."""
+    """Carry out the runs of these indexes and log them; nobody judges them."""
     places = asyncio.Semaphore(8)
 
     async def one(index: int) -> None:
@@ -126,6 +126,9 @@ def main(
     processes: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
 ) -> None:
     """Log demonstrations."""
+    if to.exists():
+        # Its runs would stand twice in the lessons.
+        raise typer.BadParameter(f"{to} is there already; fix: remove it, or name another", param_hint="--to")
     chunks = [range(start, min(runs, start + CHUNK)) for start in range(0, runs, CHUNK)]
     # Spawned: a fork copies locks of threads that are not there.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool, Progress() as progress:

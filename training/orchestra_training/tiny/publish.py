@@ -1,7 +1,8 @@
 """Puts a trained tiny router into the package: the model, its curves, and a card whose figures all come from files that
 commands wrote.
 
-    orchestra eval tiny=local:MODEL,local:OTHER_SEED rules oracle ... --json > evaluation.json
+    orchestra eval tiny=local:MODEL,local:OTHER_SEED rules oracle ... --reference reference.jsonl --json \
+        > evaluation.json
     python -m orchestra_training.tiny.publish MODEL --evaluation evaluation.json --stage runs/tiny-sft-0 \
         --stage runs/tiny-grpo-0 --prepared runs/tiny
 
@@ -36,7 +37,7 @@ FILES: Final = (
 CURVES: Final = "curves.json"
 MOST_BYTES: Final = 30_000_000
 
-_MEANS: Final = ("dollars", "seconds", "turns", "priciest_share", "malformed_share")
+_MEANS: Final = {"dollars": ".5f", "seconds": ".1f", "turns": ".1f", "priciest_share": ".1%", "malformed_share": ".1%"}
 
 _CARD: Final = """\
 ---
@@ -128,15 +129,21 @@ def table(name: str, condition: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(router: str, success: str, utility: str, means: Mapping[str, float]) -> str:
-    return (
-        f"| {router} | {success} | {utility} | {means['dollars']:.5f} | {means['seconds']:.1f} | "
-        f"{means['turns']:.1f} | {means['priciest_share']:.1%} | {means['malformed_share']:.1%} |"
-    )
+def _row(router: str, success: str, utility: str, means: Mapping[str, float | None]) -> str:
+    shown = [_shown(means[name], form) for name, form in _MEANS.items()]
+    return f"| {' | '.join((router, success, utility, *shown))} |"
 
 
-def _bounded(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def _bounded(figure: Mapping[str, float | None] | None) -> str:
+    if figure is None:
+        return ""
+    value, low, high = (_shown(figure[name], ".3f") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _shown(value: float | None, form: str) -> str:
+    """A figure; one that there is not, as the share of no calls, is told as such."""
+    return "-" if value is None else format(value, form)
 
 
 def card(
