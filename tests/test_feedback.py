@@ -48,6 +48,12 @@ def test_a_call_that_a_person_refused_was_not_made() -> None:
     assert preference_score(run) == 1.0
 
 
+def test_who_answered_in_a_tools_place_was_called() -> None:
+    run = trajectory("a", preferences={"avoid": {"large": 1.0}})
+    run.turns[0]["outcomes"]["0-0"]["by"] = "large"
+    assert preference_score(run) == 0.0
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert scores_of(trajectory()) == {}
     assert scores_of(trajectory(verdict={"outcome": None, "by": "nobody"})) == {}

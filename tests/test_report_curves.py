@@ -10,12 +10,12 @@ from orchestra_graph.report.curves import read_curves
 
 
 def test_the_history_of_a_trainer(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint-20" / "trainer_state.json"
-    path.parent.mkdir()
+    path = tmp_path / "run" / "checkpoint-20" / "trainer_state.json"
+    path.parent.mkdir(parents=True)
     history = [{"step": 10, "epoch": 0.1, "reward": 0.5, "note": "x"}, {"step": 20, "reward": 0.75, "done": True}]
     path.write_text(json.dumps({"log_history": history, "global_step": 20}))
     curves = read_curves(path)
-    assert (curves.name, curves.series) == ("checkpoint-20", {"reward": [(10, 0.5), (20, 0.75)]})
+    assert (curves.name, curves.series) == ("run/checkpoint-20", {"reward": [(10, 0.5), (20, 0.75)]})
 
 
 def test_lines_of_json(tmp_path: Path) -> None:

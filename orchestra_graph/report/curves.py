@@ -45,8 +45,15 @@ def read_curves(path: str | Path) -> Curves:
         for metric, value in entry.items():
             if metric not in _NOT_A_CURVE and _is_number(value):
                 series.setdefault(metric, []).append((step, value))
-    name = file.parent.name if file.stem in ("trainer_state", "metrics", "log_history") else file.stem
-    return Curves(name or file.stem, {metric: sorted(points) for metric, points in series.items()})
+    return Curves(_name(file), {metric: sorted(points) for metric, points in series.items()})
+
+
+def _name(file: Path) -> str:
+    """What the curves are called: the folder of a training, with its checkpoint, or the file."""
+    if file.stem not in ("trainer_state", "metrics", "log_history"):
+        return file.stem
+    folder = file.absolute().parent
+    return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("checkpoint-") else folder.name or file.stem
 
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -55,11 +55,12 @@ def scores_of(trajectory: Trajectory) -> dict[str, float]:
 def preference_score(trajectory: Trajectory) -> float | None:
     """The share of the wishes that were kept, by their weights; None where there was no wish for or against a tool.
 
-    A tool that is preferred was called, one to be avoided was not. How often does not matter, so that no calls are made
-    for the score's sake.
+    A tool that is preferred was called, one to be avoided was not; one that answered in another's place was called too.
+    How often does not matter, so that no calls are made for the score's sake.
     """
     preferences = trajectory.preferences
-    called = {call["tool"] for turn in trajectory.turns for call, _ in sent_calls(turn)}
+    sent = [pair for turn in trajectory.turns for pair in sent_calls(turn)]
+    called = {name for call, outcome in sent for name in (call["tool"], outcome.get("by", call["tool"]))}
     kept = [
         *((weight, name in called) for name, weight in preferences.prefer.items()),
         *((weight, name not in called) for name, weight in preferences.avoid.items()),

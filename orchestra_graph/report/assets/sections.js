@@ -115,9 +115,9 @@ function budgetCard(condition) {
   const panels = [["turns at most", (kind) => (/^\d+ turns?$/.test(kind) ? parseFloat(kind) : null), String, false], ["dollars at most", (kind) => (kind.startsWith("$") ? parseFloat(kind.slice(1)) : null), round, true]];
   const charts = panels.map(([title, at, show, log]) => fitted((width) => {
     const limits = kinds.map((kind) => [kind, at(kind)]).filter(([, limit]) => limit !== null);
-    const lines = names.map((name) => ({ name, colour: shade("router", name), points: limits.map(([kind, limit]) => {
+    const lines = names.map((name) => ({ name, colour: shade("router", name), points: limits.filter(([kind]) => known(routers[name].kinds[kind][metric].value)).map(([kind, limit]) => {
       const found = routers[name].kinds[kind][metric];
-      return { x: limit, y: found.value ?? 0, low: found.low, high: found.high, told: [`at most ${kind}`, `${METRICS[metric].label} ${METRICS[metric].show(found.value)} (${bounds(metric, found)})`, `${money(routers[name].kinds[kind].dollars.value)} spent a task`] };
+      return { x: limit, y: found.value, low: found.low, high: found.high, told: [`at most ${kind}`, `${METRICS[metric].label} ${METRICS[metric].show(found.value)} (${bounds(metric, found)})`, `${money(routers[name].kinds[kind].dollars.value)} spent a task`] };
     }) }));
     return lineChart(width, lines, { label: `${METRICS[metric].label} by ${title}`, showX: show, showY: (tick) => METRICS[metric].show(tick, 0), titleX: title + " →", titleY: "↑ " + METRICS[metric].label, log, from: 0, to: 1, faded: alone, even: !log });
   }));
