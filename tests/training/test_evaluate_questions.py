@@ -286,9 +286,7 @@ def test_a_question_that_the_judge_refuses_stops_nothing_and_a_judge_that_is_gon
 
     def refusing(refused: str) -> Callable[[Body], Reply | Refusal]:
         return lambda body: (
-            Refusal(400)
-            if body["model"] == "judge" and refused in json.dumps(body["messages"])
-            else answer(body)
+            Refusal(400) if body["model"] == "judge" and refused in json.dumps(body["messages"]) else answer(body)
         )
 
     make = partial(open_questions, path, catalog, "grader", None, None, tmp_path / "verdicts", None)

@@ -33,7 +33,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
             partial(WorkbenchSet, "in-distribution", tasks=N),
             partial(WorkbenchSet, "unseen", tasks=N),
             partial(WorkbenchSet, "preferences", tasks=N),
-            partial(WorkbenchSet, "budget", tasks=2, budgets=standard_budgets([1, 2, 4], [0.0005, 0.005])),
+            partial(WorkbenchSet, "budget", tasks=2, budgets=standard_budgets([1, 2, 4], [1e-7, 0.0005, 0.005])),
         ],
         log=folder / "runs.jsonl",
     )
@@ -129,6 +129,14 @@ def test_conditions_have_cards_of_their_own(page: Page) -> None:
     expect(page.locator("#wishes tbody tr")).to_have_count(len(ROUTERS))
     page.get_by_role("tab", name="unseen").click()
     expect(page.locator("#places")).to_be_visible()
+
+
+def test_a_limit_that_pays_for_no_call_has_no_share_of_the_priciest(page: Page) -> None:
+    page.get_by_role("tab", name="budget").click()
+    marks = page.locator("#budget svg").nth(1).locator("circle[r='3.5']")
+    expect(marks).to_have_count(3 * len(ROUTERS))
+    page.locator("#budget").get_by_role("button", name="to the priciest").click()
+    expect(marks).to_have_count(2 * len(ROUTERS))
 
 
 def test_tabs_follow_the_arrow_keys(page: Page) -> None:

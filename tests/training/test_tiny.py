@@ -13,7 +13,9 @@ from random import Random
 from typing import Any
 
 import pytest
+import typer
 from orchestra_training.tiny.demonstrate import BY_CHANCE, LADDER, TOO_EARLY, demonstrate, draw
+from orchestra_training.tiny.demonstrate import main as demonstrate_main
 from orchestra_training.tiny.lessons import lessons_of
 from orchestra_training.tiny.tasks import LadderTasks, draw_budget
 
@@ -165,6 +167,13 @@ def test_some_budgets_bind_and_others_are_free() -> None:
     assert min(budget.dollars for budget in budgets) < 0.001
 
 
+def test_demonstrations_are_not_logged_twice(log: Path) -> None:
+    held = log.read_bytes()
+    with pytest.raises(typer.BadParameter, match="is there already; fix: remove it, or name another"):
+        demonstrate_main(log, runs=1)
+    assert log.read_bytes() == held
+
+
 @pytest.mark.slow
 def test_lessons_say_take_and_skip_behind_what_the_router_reads(
     log: Path, runs: list[Trajectory], tmp_path: Path
@@ -206,9 +215,10 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     bounded = {"value": 0.91, "low": 0.9, "high": 0.92}
     names = ("success", "utility", "dollars", "seconds", "turns", "priciest_share", "malformed_share")
     members = [dict.fromkeys(names, share) for share in (0.93, 0.89)]
+    mute = {**dict.fromkeys(names, bounded), "priciest_share": {"value": None, "low": None, "high": None}}
     figures = {
         "units": 77,
-        "routers": {"tiny": {**dict.fromkeys(names, bounded), "members": members}},
+        "routers": {"tiny": {**dict.fromkeys(names, bounded), "members": members}, "mute": {**mute, "members": []}},
         "pairs": {"tiny": {"rules": {"utility": {"difference": bounded}}}},
     }
     evaluation = tmp_path / "evaluation.json"
@@ -222,6 +232,7 @@ def test_a_router_is_published_with_a_card_of_its_own_figures(tmp_path: Path) ->
     assert "- `my-sft`: 1,234 steps, 78,976 lessons read, loss 6 -> 0.25\n" in card
     assert "### unseen, 77 tasks" in card
     assert "| tiny | 0.910 [0.900, 0.920] |" in card
+    assert "| mute | 0.910 [0.900, 0.920] | 0.910 [0.900, 0.920] | 0.91000 | 0.9 | 0.9 | - | 91.0% |" in card
     assert "with three training seeds; measured here: 2." in card
     assert "| tiny (shipped) | 0.930 | 0.930 |" in card
     assert "| unseen | utility, less that of rules | 0.91 [0.9, 0.92] | above 0 | passed |" in card
