@@ -218,12 +218,15 @@ class Engine:
             "run_id": run["id"],
             **header_of(run["question"], run.get("task", {})),
             "started_at": run["started"],
-            "catalog": setup.catalog.json_data,
+            # A run that is taken up under another catalog keeps the one that it began with: see `RunLog.finish`.
+            **({"catalog": setup.catalog.json_data} if setup.catalog.hash == run["catalog_hash"] else {}),
             "catalog_hash": run["catalog_hash"],
             "preferences": run["preferences"],
             "budget": run["budget"],
             **self._served,
-            "protocol": self.protocol.name,
+            # As the run began: weights and protocol may be others by now.
+            "policy": run.get("policy", self.policy),
+            "protocol": run.get("protocol", self.protocol.name),
             "constraint": self.constraint_of(run),
             "versions": versions(),
             **({"parent": run["parent"]} if "parent" in run else {}),
@@ -237,9 +240,9 @@ class Engine:
             sampling = self.router.sampling(sampling)
         served = getattr(self.router, "served", None)
         if not isinstance(served, Served):
-            return {"policy": self.policy, "sampling": sampling}
+            return {"sampling": sampling}
         known = served.model_dump(mode="json", exclude_none=True, exclude=_VERSION)
-        return {**known, "policy": self.policy, "sampling": {**served.sampling, **sampling}}
+        return {**known, "sampling": {**served.sampling, **sampling}}
 
     def price_of(self, spec: ModelSpec, model: str | None) -> Price:
         """Price of a model request inside a tool: the tool's own, else that of a catalog line for the same model.
@@ -253,7 +256,7 @@ class Engine:
         if spec.price.has_tokens or model is None or spec.model is not None:
             return spec.price
         for other in self.catalog.tools.values():
-            if other.model == model and other.price.has_tokens:
+            if other.model == model and other.price.source != "unknown":
                 return other.price
         return _known_price(model) or Price(source="unknown")
 
@@ -363,7 +366,7 @@ def _unwrapped(bound: ChatModel, options: Mapping[str, Any]) -> Ask:
 def _keep(kept: dict[K, V], key: K, value: V) -> None:
     """Store a value, and forget the oldest ones."""
     while len(kept) >= _MOST_KEPT:
-        kept.pop(next(iter(kept)), None)
+        kept.pop(next(iter(list(kept))), None)  # a list at once: other threads keep things too
     kept[key] = value
 
 

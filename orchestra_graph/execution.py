@@ -27,7 +27,7 @@ from orchestra_graph.meter import Meter
 from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.progress import tell_outcome
-from orchestra_graph.runlog.encoding import dump, load
+from orchestra_graph.runlog.encoding import storable
 from orchestra_graph.state import BudgetLeft, CallTask, RunHeader
 from orchestra_graph.text import clean
 from orchestra_graph.tools.base import Finding, Request, Result
@@ -257,7 +257,7 @@ def _outcome(result: Result, spec: ToolSpec) -> Outcome:
     if answer is not None:
         outcome["answer"] = clean(answer)
     if result.artifacts:
-        outcome["artifacts"] = load(dump({"artifacts": result.artifacts}))["artifacts"]
+        outcome["artifacts"] = storable(result.artifacts)
     return outcome
 
 

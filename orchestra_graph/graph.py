@@ -170,7 +170,7 @@ def make_engine(
         tools=tools,
         router=router,
         fallback=decider,
-        fallback_spec=_priced(Catalog(tools={}, router=_identified(decider))).router,
+        fallback_spec=_fallback_spec(decider, complete),
         protocol=protocol,
         constraint=_constraint(protocol, router) if constraint == "auto" else constraint,
         preferences=preferences or Preferences(),
@@ -256,8 +256,14 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
     return _priced(Catalog.of(specs, router=router_spec))
 
 
-def _identified(model: BaseChatModel | None) -> ModelSpec:
-    return ModelSpec() if model is None else ModelSpec.model_validate(model_identity(model))
+def _fallback_spec(model: BaseChatModel | None, catalog: Catalog) -> ModelSpec:
+    """What the fallback router costs: as a line of the catalog for the same model, else what is known of that."""
+    spec = ModelSpec() if model is None else ModelSpec.model_validate(model_identity(model))
+    lines = (line for line in catalog.tools.values() if line.model == spec.model and line.price.source != "unknown")
+    line = None if spec.model is None else next(lines, None)
+    if line is not None:
+        return spec.model_copy(update={"price": line.price})
+    return _priced(Catalog(tools={}, router=spec)).router
 
 
 def _router_spec(catalog: Catalog | None, router: BaseChatModel) -> ModelSpec:

@@ -31,6 +31,7 @@ from orchestra_graph.node import Node
 from orchestra_graph.portal import Portal
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.progress import tell_decision, tell_outcome
+from orchestra_graph.runlog.encoding import storable
 from orchestra_graph.state import (
     NO_ANSWER,
     About,
@@ -103,7 +104,7 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         "protocol": engine.protocol.name,
     }
     if "task" in given:
-        run["task"] = _given(About, given["task"], About()).model_dump(mode="json", exclude_unset=True)
+        run["task"] = storable(_given(About, given["task"], About()).model_dump(exclude_unset=True))
     if outer is not None:
         run["parent"] = outer.call_id
     if tracing.is_on():

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.text import clean
 
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -33,7 +34,7 @@ class Preferences(BaseModel):
     """Tools whose use is unwanted."""
     never: tuple[str, ...] = ()
     """Tools that must not be called: the run's catalog leaves them out."""
-    text: str = ""
+    text: Annotated[str, AfterValidator(clean)] = ""
     """The same in words, for the router to read."""
 
     @cached_property

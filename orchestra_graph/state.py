@@ -154,9 +154,15 @@ def question_of(messages: Sequence[BaseMessage]) -> tuple[Sequence[BaseMessage],
 
 
 def is_new(state: OrchestratorState) -> bool:
-    """Whether no run has taken up the newest question: there was none, it has ended, or it was asked another one."""
+    """Whether no run has taken up the newest question: there was none, it has ended, or it was asked another one.
+
+    A message may be edited under its own id.
+    """
     run = state.get("run")
-    return run is None or state.get("answer") is not None or run["message"] != question_of(state["messages"])[1].id
+    if run is None or state.get("answer") is not None:
+        return True
+    _, asked = question_of(state["messages"])
+    return run["message"] != asked.id or run["question"] != clean(asked.text)
 
 
 def answer_of(turn: Turn, terminals: Collection[str]) -> str | None:

@@ -215,6 +215,18 @@ async def test_a_second_question_after_an_unfinished_run_is_a_run_of_its_own() -
     assert (state["answer"], len(state["turns"])) == ("42", 1)
 
 
+async def test_a_question_that_is_edited_after_an_unfinished_run_is_a_run_of_its_own() -> None:
+    model = ScriptedExpert("<answer>42</answer>")
+    router = ScriptedRouter([ValueError("broken"), ("expert", {})])
+    graph = create_orchestrator(router, [Expert(model, name="expert")]).compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(RouterError):
+        await graph.ainvoke({"messages": [HumanMessage("old", id="m")]}, config)
+    state = await graph.ainvoke({"messages": [HumanMessage("new", id="m")]}, config)
+    assert [message.text for message in state["messages"]] == ["new", "42"]
+    assert "new" in model.prompts[0][-1].text and "old" not in model.prompts[0][-1].text
+
+
 async def test_two_threads_do_not_see_each_other() -> None:
     graph = build().compile(checkpointer=InMemorySaver())
     configs: list[Any] = [{"configurable": {"thread_id": str(n)}} for n in range(10)]

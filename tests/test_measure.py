@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra_graph import Catalog, Expert, Latency, RunLog, ToolError, create_orchestrator
+from orchestra_graph import Catalog, Expert, Latency, RunLog, Subgraph, ToolError, create_orchestrator
 from orchestra_graph.runlog.measure import seconds_by_tool
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 
@@ -31,6 +31,17 @@ async def test_latency_is_replaced_when_enough_runs_exist(tmp_path: Path) -> Non
     assert measured.source == "measured"
     assert measured.p50 == pytest.approx(7.5, abs=0.5)
     assert catalog.with_measured_latency(seconds, at_least=26).tools["solver"].latency == Latency()
+
+
+async def test_the_time_of_an_orchestrator_is_that_of_its_calls(tmp_path: Path) -> None:
+    solver = Expert(ScriptedExpert("<answer>4</answer>", seconds=7.5), name="solver")
+    inner = create_orchestrator(ScriptedRouter([("solver", {})]), [solver]).compile(name="inner")
+    log = tmp_path / "runs.jsonl"
+    outer = create_orchestrator(
+        ScriptedRouter([("inner", {"request": "2 + 2?"})]), [Subgraph(inner, terminal=True)], run_log=RunLog(log)
+    )
+    await outer.compile().ainvoke({"messages": [("user", "2 + 2?")]})
+    assert seconds_by_tool(log)["inner"] == pytest.approx([7.5], abs=0.5)
 
 
 async def test_failed_calls_do_not_count(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from orchestra_graph.protocols.base import Situation
 from orchestra_graph.protocols.conversation import ConversationProtocol
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.served import Served
 from orchestra_graph.testing import ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
@@ -300,6 +301,28 @@ async def test_a_resumed_run_keeps_its_budget_and_preferences() -> None:
     assert Spent.of(state["turns"].values()).dollars <= 1.2
     run = (await graph.aget_state(CONFIG)).values["run"]
     assert (run["budget"]["dollars"], run["preferences"]["text"]) == (1.2, "Hurry.")
+
+
+class Updated(ScriptedRouter):
+    """A router whose weights are replaced while runs go on."""
+
+    served: Served | None = None
+
+
+async def test_the_log_tells_the_policy_and_the_catalog_that_a_run_began_with(tmp_path: Path) -> None:
+    log, saver = RunLog(tmp_path / "runs.jsonl"), InMemorySaver()
+    for step, price in ((3, 1.0), (4, 9.0)):
+        router = Updated([("asking", {}), ("final_answer", {"answer": "end"})], stateless=True)
+        router.served = Served(step=step)
+        line = ToolSpec(name="asking", price=Price(per_call=price))
+        graph = build([Vendor("asking", asks=True)], router, run_log=log, catalog=Catalog.of([line]))(saver)
+        given: Any = QUESTION if step == 3 else Command(resume="yes")
+        state = await graph.ainvoke(given, CONFIG)
+    assert state["answer"] == "end"
+    (run,) = read_runs(log.path)
+    assert run.policy is not None and run.policy.step == 3
+    assert run.catalog is not None and run.catalog.tools["asking"].price.per_call == 1.0
+    assert run.catalog.hash == run.catalog_hash
 
 
 async def test_a_run_that_waits_for_a_person_says_so_in_the_log(tmp_path: Path) -> None:

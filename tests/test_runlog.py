@@ -76,6 +76,15 @@ def test_a_run_is_one_line_that_reads_back(path: Path) -> None:
     assert (report.lines, report.runs, report.problems) == (1, 1, [])
 
 
+def test_line_ends_of_another_system_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    for id in ("a", "b"):
+        RunLog(path).finish(id, trajectory())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    report = ReadReport()
+    assert ([run.run_id for run in read_runs(path, report=report)], report.problems) == (["a", "b"], [])
+
+
 def test_the_header_may_be_all_but_empty(path: Path) -> None:
     RunLog(path).finish("r", {"task": {"question": "?"}, "turns": [], "ended": "failed", "error": "x"})
     [run], _ = read(path)

@@ -1,8 +1,9 @@
 """Values to lines of JSON and back.
 
 Written by orjson where it can; what it refuses is mended first. Not all that Python holds is JSON: NaN and infinity
-become null, a lone surrogate becomes U+FFFD, a key becomes a string, any other object becomes its `repr`. Integers over
-64 bits survive; those of about 4,000 digits, and what is nested too deeply, become a text that says so.
+become null, a lone surrogate becomes U+FFFD, a key becomes a string, an array of NumPy a list, any other object its
+`repr`. Integers over 64 bits survive; those of about 4,000 digits, and what is nested too deeply, become a text that
+says so.
 """
 
 from __future__ import annotations
@@ -26,10 +27,19 @@ MAX_BITS = 13_000
 def dump(value: Mapping[str, Any]) -> bytes:
     """Encode a record as one line, with its newline."""
     try:
-        return orjson.dumps(value, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # a surrogate, an integer over 64 bits, a key that is no string, or deep nesting
         mended = json.dumps(_mend(value), ensure_ascii=False, separators=(",", ":"))
         return mended.encode() + b"\n"
+
+
+def storable(value: Any) -> Any:
+    """A copy in plain JSON that a checkpoint can hold: integers over 64 bits become a text, arrays lists."""
+    try:
+        data = orjson.dumps(value, default=repr, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        return _narrowed(_mend(value))
+    return load(data)
 
 
 def load(line: bytes) -> Any:
@@ -73,10 +83,18 @@ def _mend(value: Any, depth: int = 0) -> Any:
             return _mend_object(value)
 
 
+def _narrowed(value: Any) -> Any:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _narrowed(inner) for key, inner in value.items()}
+    return [_narrowed(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _mend_object(value: object) -> Any:
-    """What orjson makes of it (a date, an enum, a dataclass), else its `repr`."""
+    """What orjson makes of it (a date, an enum, a dataclass, an array), else its `repr`."""
     try:
-        return load(orjson.dumps(value, default=repr))
+        return load(orjson.dumps(value, default=repr, option=orjson.OPT_SERIALIZE_NUMPY))
     except TypeError:
         return _mend_text(repr(value))
 

@@ -103,7 +103,7 @@ class RunLog:
         Args:
             run_id: Readers take the last line of a run id.
             trajectory: The fields of `record.Trajectory`. Captures that its turns name are taken from the spool; others
-                are dropped. Runs nested in its calls are taken from there as well.
+                are dropped. Runs nested in its calls are taken from there as well, and so is a catalog that it lacks.
 
         Returns:
             The captures, by id.
@@ -114,6 +114,8 @@ class RunLog:
         named = captures_named(trajectory["turns"])
         captures = self._captures(run_id, named) if named else {}
         captures = {id: captures[id] for id in named if id in captures}
+        if "catalog" not in trajectory:
+            trajectory = {**trajectory, **_catalog_of(self._spool.read(run_id))}
         nested = runs_of(self._spool.read(run_id)) if has_nested(trajectory["turns"]) else {}
         write_run(self._lines, run_id, {**trajectory, "runs": nested} if nested else trajectory, captures)
         self._spool.remove(run_id)
@@ -141,6 +143,12 @@ class RunLog:
             self._restore(run_id)
             captures = captures_of(self._spool.read(run_id)) | captures
         return captures
+
+
+def _catalog_of(journal: Journal | None) -> Record:
+    """The catalog that a run began with, as a field of its line."""
+    headers = [] if journal is None else journal.of("header")
+    return next(({"catalog": header["catalog"]} for header in headers if "catalog" in header), {})
 
 
 def charges_of(journal: Journal) -> dict[str, Charge]:

@@ -37,5 +37,7 @@ def seconds_of_calls(turns: Iterable[Turn]) -> Iterator[tuple[str, float]]:
             if outcome is None or outcome["error"] or outcome.get("cached") or "by" in outcome:
                 continue
             paid = [c for k, c in turn["charges"].items() if k.startswith(f"{call['id']}#") and c["status"] == "paid"]
-            if paid:
+            if any(key.startswith(f"{call['id']}/") for key in turn["charges"]):
+                yield call["tool"], outcome.get("seconds", 0.0)  # an orchestrator's own calls are charged to it
+            elif paid:
                 yield call["tool"], sum(charge["seconds"] for charge in paid)

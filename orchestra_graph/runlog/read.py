@@ -211,7 +211,7 @@ def _run_id(line: Line) -> str:
         raise _UnreadableError(
             "torn", "the frame holds several lines, and a log one in each; fix: zstd -d the file, and name it .jsonl"
         )
-    if not line.data[-2:].rstrip().endswith(b"}"):
+    if not line.data[-4:].rstrip().endswith(b"}"):
         raise _UnreadableError("torn", "the line is cut short, or no JSON object")
     head = _HEAD.match(line.data)
     if head:
