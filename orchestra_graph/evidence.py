@@ -106,4 +106,6 @@ def _newest_first(situation: Situation) -> Iterator[dict[str, Any]]:
                 continue
             caller = situation.catalog.tools.get(call["tool"])
             kind = "function" if caller is None else caller.kind
-            yield {"tool": call["tool"], "kind": kind, "args": call["args"], "content": outcome["content"]}
+            # As it was sent: a person may have edited it.
+            args = outcome.get("args", call["args"])
+            yield {"tool": call["tool"], "kind": kind, "args": args, "content": outcome["content"]}

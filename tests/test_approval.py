@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
@@ -16,12 +16,14 @@ from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.preferences import Budget
+from orchestra_graph.protocols.service_messages import turn_messages
 from orchestra_graph.routers import Rules
 from orchestra_graph.runlog.log import RunLog
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.runlog.repair import repair
-from orchestra_graph.testing import ScriptedRouter
+from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
+from orchestra_graph.tools.expert import Expert
 from orchestra_graph.tools.subgraph import Subgraph
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
@@ -106,6 +108,21 @@ async def test_changed_arguments_are_sent_recorded_and_told_to_the_router() -> N
     assert refund.sent == [{"amount": 5}]
     assert outcomes(state)[0]["args"] == {"amount": 5}
     assert '(a person had the arguments replaced by {"amount":5} before the call was sent)' in seen[-1]
+
+
+async def test_experts_and_service_conversations_read_the_arguments_that_were_sent() -> None:
+    refund, model = Paid("refund", parameters=AMOUNT), ScriptedExpert("<answer>done</answer>")
+    talk = Conversation(
+        [refund, Expert(model, name="solver")], ("refund", {"amount": 500}), ("solver", {}), approve={"refund": True}
+    )
+    await talk.ask()
+    state = await talk.answer({"type": "edit", "edited_action": {"name": "refund", "args": {"amount": 5}}})
+    assert state["answer"] == "done"
+    read = "".join(message.text for message in model.prompts[-1])
+    assert "refund" in read and "500" not in read and '"amount": 5' in read.replace('"amount":5', '"amount": 5')
+    first = next(iter(state["turns"].values()))
+    called = turn_messages(first, experts=())[0]
+    assert isinstance(called, AIMessage) and called.tool_calls[0]["args"] == {"amount": 5}
 
 
 @pytest.mark.parametrize(("reason", "told"), [({"message": "too much"}, "too much"), ({}, "no reason was given")])

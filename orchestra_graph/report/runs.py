@@ -65,11 +65,12 @@ class RunTable:
         calls = []
         for call in decision["calls"]:
             outcome = turn["outcomes"].get(call["id"], {"content": "", "error": True})
+            args = outcome.get("args", call["args"])
             charges = [charge for key, charge in turn["charges"].items() if owner_of(key) == call["id"]]
             calls.append(
                 {
                     "tool": self._text(call["tool"]),
-                    "args": self._text(", ".join(f"{key}: {value}" for key, value in call["args"].items())),
+                    "args": self._text(", ".join(f"{key}: {value}" for key, value in args.items())),
                     "dollars": _sum(charges, "dollars"),
                     "seconds": round(outcome.get("seconds", 0.0), 3),
                     "result": self._text(outcome["content"]),
