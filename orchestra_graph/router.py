@@ -170,7 +170,10 @@ class _Deciding:
         # A fallback was not trained to speak as the router does.
         protocol = self._engine.protocol if self._by == "router" else self._engine.fallback_protocol
         asking = protocol.decide(self._situation)
-        view, decision = await _advance(protocol, asking, None)
+        try:
+            view, decision = await _advance(protocol, asking, None)
+        except RouterError as error:
+            return self._failed(error)
         if view is None and decision is not None:
             self._by = decision["by"]
         while view is not None:
@@ -183,7 +186,10 @@ class _Deciding:
                 return None
             except Exception as error:
                 return self._failed(error)
-            view, decision = await _advance(protocol, asking, reply)
+            try:
+                view, decision = await _advance(protocol, asking, reply)
+            except RouterError as error:
+                return self._failed(error)
         return decision
 
     def _affords(self, view: View) -> bool:
@@ -217,6 +223,8 @@ class _Deciding:
     def _failed(self, error: Exception) -> Decision:
         """A turn for a router that could not be reached; an error that retrying cannot mend stops the run."""
         if not is_transient(error):
+            if isinstance(error, RouterError):
+                raise error
             raise RouterError(f"the router's model failed: {describe(error)}{self._hint(error)}") from error
         detail = f"the router's model gave no reply: {describe(error)}"
         return {"calls": [], "reason": "", "by": self._by, "problem": {"kind": "router_error", "detail": detail}}

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Any, Final, TypeVar
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from orchestra_graph.billing import may_pass
 from orchestra_graph.errors import ConfigError, MissingError, RouterError
 from orchestra_graph.text import clean
 
@@ -246,7 +248,7 @@ class ServerTokenizer(Tokenizer):
         url = f"{self._url}{route}"
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key.get_secret_value()}"}
         try:
-            reply = self._client.post(url, json={"model": self._model, **body}, headers=headers)
+            reply = self._sent(url, {"model": self._model, **body}, headers)
             reply.raise_for_status()
             return expected.model_validate_json(reply.content)
         except httpx.HTTPStatusError as error:
@@ -257,7 +259,21 @@ class ServerTokenizer(Tokenizer):
         except ValidationError as error:
             raise RouterError(f"{url} answered {reply.text[:200]!r}; {_FIX}") from error
 
+    def _sent(self, url: str, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+        """The reply to a request that is sent again where the server is only busy or starts anew."""
+        for pause in _PAUSES:
+            try:
+                reply = self._client.post(url, json=body, headers=headers)
+                if not may_pass(reply.status_code):
+                    return reply
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                pass  # the last try tells it
+            time.sleep(pause)
+        return self._client.post(url, json=body, headers=headers)
 
+
+_PAUSES: Final = (0.2, 1.0)
+"""Seconds before the second and the third try."""
 _BROKEN: Final = "\ufffd"
 _FIX: Final = "expected a vLLM server that has the model; fix: start it, or use FolderTokenizer(model folder)"
 

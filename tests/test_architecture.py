@@ -20,8 +20,8 @@ LONGEST_FILE = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "text", "toml_lines", "turns", "redact", "served"),
     ("spans", "captures", "modules", "portal"),
-    ("catalog", "billing", "deadlines", "journal", "node", "tokens", "tracing"),
-    ("prices", "preferences"),
+    ("catalog", "billing", "deadlines", "journal", "node", "tracing"),
+    ("prices", "preferences", "tokens"),
     ("catalog_file", "charging", "ledger", "wish"),
     ("state", "events"),
     ("meter",),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import example, given, settings
@@ -222,8 +222,13 @@ def test_the_tokenizer_of_the_tests_is_built_like_qwen3s() -> None:
 class _Vllm(BaseHTTPRequestHandler):
     """Answers `/tokenize` and `/detokenize` as vLLM does, with the tokenizer of the tests."""
 
+    refusals: ClassVar[list[int]] = []
+    """Statuses of the next answers, from the end."""
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if _Vllm.refusals:
+            return self._answer(_Vllm.refusals.pop(), {"message": "starting"})
         if body["model"] != "router" or self.headers["Authorization"] not in (None, "Bearer key"):
             return self._answer(404, {"message": f"The model `{body['model']}` does not exist."})
         if self.path == "/tokenize":
@@ -281,6 +286,20 @@ def test_a_server_counts(address: str) -> None:
 
 def test_what_a_server_has_composed_comes_back_composed(address: str) -> None:
     assert ServerTokenizer(address, "router").last("word e\u0301 word", 4) in ("é word", " é word")
+
+
+def test_a_server_that_is_busy_is_asked_again(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestra_graph.tokens._PAUSES", (0.0, 0.0))
+    served = ServerTokenizer(address, "router")
+    _Vllm.refusals[:] = [503, 429]
+    assert served.count("a word") == TOKENIZER.count("a word")
+    _Vllm.refusals[:] = [503, 503, 503]
+    with pytest.raises(RouterError, match="/tokenize answered 503"):
+        served.count("a word")
+    _Vllm.refusals[:] = [400]
+    with pytest.raises(RouterError, match="/tokenize answered 400"):
+        served.count("a word")
+    assert _Vllm.refusals == []
 
 
 def test_a_server_that_does_not_answer_is_named(address: str) -> None:
