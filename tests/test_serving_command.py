@@ -227,6 +227,8 @@ def test_what_is_served_is_told_for_the_run_log(tmp_path: Path) -> None:
     assert (changed.logprobs_mode, changed.sampling, changed.tokenizer) == ("raw_logprobs", {}, "a/b")
     assert changed.template_hash == hashlib.sha256(b"other").hexdigest()
     assert command_for("Qwen/Qwen3-8B").served().template_hash is None
+    spelt = replace(command, extra=("--logprobs_mode", "raw_logprobs", "--generation_config=auto")).served()
+    assert (spelt.logprobs_mode, spelt.sampling) == ("raw_logprobs", {})
 
 
 def test_of_several_named_templates_the_default_one_is_served(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from orchestra_graph.catalog import Catalog, Price, ToolSpec
+from orchestra_graph.catalog import Catalog, Limits, Price, ToolSpec
 from orchestra_graph.errors import ToolError
 from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.meter import current_meter
@@ -18,7 +18,7 @@ from orchestra_graph.preferences import Budget
 from orchestra_graph.testing import ScriptedExpert, ScriptedRouter
 from orchestra_graph.tools.base import Request, Result, Tool
 from orchestra_graph.tools.expert import Expert
-from orchestra_graph.tools.subgraph import Subgraph
+from orchestra_graph.tools.subgraph import LIMITS, Subgraph
 
 
 def returning(state: Any) -> Any:
@@ -62,6 +62,11 @@ async def test_the_answer_comes_before_the_messages() -> None:
 async def test_a_graph_may_have_a_ledger_of_its_own() -> None:
     state = {"messages": [AIMessage("balanced")], "ledger": {"rent": 3}}
     assert (await call(Subgraph(returning(state)), request="r")).content == "balanced"
+
+
+def test_a_graph_has_time_for_many_calls_and_is_not_paid_again() -> None:
+    assert Subgraph(chat("a")).spec.limits == LIMITS
+    assert Subgraph(chat("a"), limits=Limits(timeout=5)).spec.limits == Limits(timeout=5)
 
 
 def test_fields_of_the_spec() -> None:

@@ -135,14 +135,14 @@ class VLLMCommand:
         values = [
             argument.partition("=")[2] if "=" in argument else following
             for argument, following in zip(argv, [*argv[1:], ""], strict=True)
-            if argument.partition("=")[0] == name
+            if _spelt(argument) == name
         ]
         return values[-1] if values else None
 
     @property
     def _names_the_hub(self) -> bool:
         """Whether something beside the model may have to be downloaded."""
-        tokenizer = any(argument.partition("=")[0] == "--tokenizer" for argument in self.extra)
+        tokenizer = any(_spelt(argument) == "--tokenizer" for argument in self.extra)
         return tokenizer or not all(Path(adapter).expanduser().exists() for adapter in self.lora.values())
 
     def _parallel(self) -> list[str]:
@@ -155,6 +155,11 @@ class VLLMCommand:
             flags += ["--distributed-executor-backend", "ray"]
             flags += ["--data-parallel-backend", "ray"] if self.data_parallel > 1 else []
         return flags
+
+
+def _spelt(argument: str) -> str:
+    """The flag of an argument as vLLM reads it, which takes underscores for hyphens."""
+    return argument.partition("=")[0].replace("_", "-")
 
 
 def _small(model: str, name: str, *, max_model_len: int | None = None) -> VLLMCommand:

@@ -8,12 +8,12 @@ Its turns are in the trajectory of the run around it, under `runs`. How deep orc
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
 
-from orchestra_graph.catalog import NO_PARAMETERS, ToolSpec
+from orchestra_graph.catalog import NO_PARAMETERS, Limits, ToolSpec
 from orchestra_graph.errors import ToolError
 from orchestra_graph.meter import current_meter
 from orchestra_graph.tools.base import Request, Result, Tool
@@ -26,6 +26,10 @@ REQUEST_PARAMETERS = {
 }
 
 
+LIMITS: Final = Limits(timeout=600.0, retries=0)
+"""A graph makes many calls, each with limits of its own; to begin anew would pay for all of them again."""
+
+
 class Subgraph(Tool):
     """Runs a graph whose state has `messages` on a request of its own.
 
@@ -35,7 +39,7 @@ class Subgraph(Tool):
         description: What it is good at.
         takes_request: Whether the router words the request; otherwise the graph gets the user's question.
         spec: Further fields of the catalog's line, for example `terminal=True`; with `share=0.5` a call may spend half
-            of what is left.
+            of what is left; without `limits` it has those of `LIMITS`.
 
     Attributes:
         graph: What it runs.
@@ -56,7 +60,7 @@ class Subgraph(Tool):
             kind="graph",
             description=description or f"Runs the graph {name or graph.get_name()}.",
             parameters=dict(REQUEST_PARAMETERS if takes_request else NO_PARAMETERS),
-            **spec,
+            **{"limits": LIMITS, **spec},
         )
 
     async def run(self, request: Request) -> Result:
