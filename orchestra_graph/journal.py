@@ -54,7 +54,7 @@ class Started:
     def add(self, run_id: str) -> None:
         """A run begins."""
         while len(self._tasks) >= _MOST_STARTED:
-            self._tasks.pop(next(iter(self._tasks)), None)
+            self._tasks.pop(next(iter(list(self._tasks))), None)
         self._tasks[run_id] = set()
 
     def discard(self, run_id: str) -> None:

@@ -83,7 +83,7 @@ class Parts:
         memory = self.runs.get(run["id"])
         if memory is None:
             while len(self.runs) >= _MOST_RUNS:
-                self.runs.pop(next(iter(self.runs)), None)
+                self.runs.pop(next(iter(list(self.runs))), None)
             memory = self.runs.setdefault(run["id"], Memory())
         return memory
 

@@ -116,7 +116,7 @@ class ConversationProtocol(Protocol):
         self._shown[run] = shown
         self._held += shown.held
         while len(self._shown) > _KEPT_VIEWS or (self._held > _KEPT_TOKENS and len(self._shown) > 1):
-            self._take(next(iter(self._shown)))
+            self._take(next(iter(list(self._shown))))
 
     def _beginning(self, situation: Situation) -> list[BaseMessage]:
         note = render_budget(situation.budget, Spent(0.0, 0.0, 0))

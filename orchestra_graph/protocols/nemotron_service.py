@@ -152,7 +152,7 @@ class NemotronService(Protocol):
         self._kept[run] = kept
         # Nobody tells when a run ends, so those not looked at for longest go.
         while len(self._kept) > _KEPT_RUNS:
-            self._kept.pop(next(iter(self._kept)), None)
+            self._kept.pop(next(iter(list(self._kept))), None)
         return kept
 
 
