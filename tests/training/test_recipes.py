@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestra_training.trainers.recipe import RECIPES, find_recipe, read_recipe
+from orchestra_training.reward import Measures, proportional
+from orchestra_training.trainers.recipe import RECIPES, RewardTable, find_recipe, read_recipe
 from typer.testing import CliRunner
 
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.serving import random_weights
 from tests.commands import Orchestra, complaint
 from tests.commands import orchestra as orchestra
@@ -223,3 +225,13 @@ def test_sharded_training_does_not_round_what_is_clipped() -> None:
     _keep_exact(plugin)
     policy: Any = plugin.mixed_precision_policy
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+
+
+def test_thrift_raises_what_cost_and_latency_count_to_no_more_than_the_outcome() -> None:
+    from orchestra_training.trainers.grpo import reward_of  # noqa: PLC0415  (imports torch)
+
+    group = [Measures(solved=True, earned=True, dollars=dollars, seconds=9.0) for dollars in (0.01, 0.03)]
+    asked = Preferences(cost=0.4, latency=0.1)
+    for thrift, cost, latency in ((1.0, 0.4, 0.1), (2.0, 0.8, 0.2), (4.0, 1.0, 0.4)):
+        told = reward_of(RewardTable(kind="proportional", thrift=thrift))(group, asked)
+        assert told == proportional(group, Preferences(cost=cost, latency=latency))

@@ -20,6 +20,7 @@ from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
 from orchestra_training.filters import FilterReport
 from orchestra_training.groups import collect
+from orchestra_training.rows import rows_of
 from orchestra_training.trainers.recipe import StopTable, read_recipe
 
 from orchestra_graph.errors import ConfigError, MissingError
@@ -131,6 +132,23 @@ def test_grpo_trains_and_tells(tmp_path: Path, model: Path) -> None:
     assert all(run.verdict is not None and run.captures for run in runs)
     told = {(run.policy and run.policy.name, run.tokenizer) for run in runs}
     assert told == {("grpo", str(model))}, "trainings of one model share its tokenizer, and a data set"
+
+
+def test_rollouts_are_sampled_and_trained_at_the_temperature_of_the_recipe(tmp_path: Path, model: Path) -> None:
+    import torch  # noqa: PLC0415
+    from orchestra_training.trainers.grpo import train  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    trainer = train(read_recipe(written(tmp_path, model, "grpo"), changes=["rollout.temperature=0.5"]))
+    gradient(trainer)
+    assert trainer.temperature == 0.5
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    rows = [row for run in read_runs(tmp_path / "runs.jsonl") for row in rows_of(run)]
+    assert len(rows) > 12
+    for row in rows:
+        scores = torch.log_softmax(plain(torch.tensor([row.prompt_ids])).logits[0, -1] / 0.5, dim=-1)
+        assert row.logprobs is not None
+        assert row.logprobs[0] == pytest.approx(float(scores[row.completion_ids[0]]), abs=1e-4)
 
 
 def test_rollouts_are_sampled_without_dropout(tmp_path: Path, model: Path) -> None:

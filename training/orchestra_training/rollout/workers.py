@@ -61,6 +61,7 @@ class Outfit:
     max_malformed: int = 1
     name: str = "policy"
     max_tokens: int = 512
+    temperature: float = 1.0
     tokenizer: str = ""
     """JSON of a `tokenizers.Tokenizer`."""
     tokenizer_name: str | None = None
@@ -85,7 +86,7 @@ class Outfit:
             chat = ChatVLLM(
                 model=self.model,
                 base_url=self.base_url,
-                temperature=1.0,
+                temperature=self.temperature,
                 max_tokens=self.max_tokens,
                 served=Served(
                     tokenizer=self.tokenizer_name,
@@ -102,7 +103,7 @@ class Outfit:
             tokenizer=Tokenizer.from_str(self.tokenizer),
             tokenizer_name=self.tokenizer_name,
             chat_template=self.chat_template,
-            temperature=1.0,
+            temperature=self.temperature,
             max_tokens=self.max_tokens,
             name=self.name,
         )

@@ -29,7 +29,7 @@ class LadderTasks(WorkbenchTasks):
 
 
 def draw_budget(rng: Random, catalog: Catalog) -> Budget:
-    """No limit for four tasks in ten; else what may bind, in the size of the catalog's own prices and times."""
+    """No limit for three tasks in four; else what may bind, in the size of the catalog's own prices and times."""
     specs = catalog.tools.values()
     dearest = max(spec.price.dollars(input_tokens=300, output_tokens=100, calls=1) for spec in specs)
     limits = {
@@ -37,5 +37,5 @@ def draw_budget(rng: Random, catalog: Catalog) -> Budget:
         "seconds": max(spec.latency.p50 for spec in specs) * rng.uniform(0.5, 6),
         "turns": rng.randint(1, 4),
     }
-    shares = {"dollars": 0.25, "seconds": 0.1, "turns": 0.4}
+    shares = {"dollars": 0.1, "seconds": 0.05, "turns": 0.1}
     return Budget.model_validate({name: limit for name, limit in limits.items() if rng.random() < shares[name]})

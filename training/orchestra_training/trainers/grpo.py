@@ -14,11 +14,13 @@ from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from orchestra_graph.errors import MissingError
+from orchestra_graph.preferences import Preferences
 from orchestra_graph.runlog.files import Appender
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_training.batch import Batch, make_batch
 from orchestra_training.engine import TorchEngine
-from orchestra_training.reward import FLOORS, REWARDS
+from orchestra_training.groups import Reward
+from orchestra_training.reward import FLOORS, REWARDS, Measures
 from orchestra_training.rollout.colocated import ColocatedEngine
 from orchestra_training.rollout.kept import KeptEngine
 from orchestra_training.rollout.run import DEADLINE
@@ -32,14 +34,13 @@ from orchestra_training.trainers.models import (
 )
 from orchestra_training.trainers.online import Online, Roll
 from orchestra_training.trainers.policy import PolicyTrainer
-from orchestra_training.trainers.recipe import Recipe, StopTable
+from orchestra_training.trainers.recipe import Recipe, RewardTable, StopTable
 
 FIXED: Final[dict[str, Any]] = {
     "loss_type": "dapo",
     "beta": 0.0,
     "gradient_accumulation_steps": 1,
     "steps_per_generation": 1,
-    "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
     "min_p": None,
@@ -76,6 +77,7 @@ def policy_config(recipe: Recipe, *, weights: bool = True) -> GRPOConfig:
         "per_device_train_batch_size": recipe.rollout.tasks * recipe.rollout.size,
         "num_generations": recipe.rollout.size,
         "max_completion_length": recipe.rollout.max_tokens,
+        "temperature": recipe.rollout.temperature,
     }
     if recipe.rollout.base_url is not None:  # the server that is asked is the one that is given the weights
         batch["vllm_server_base_url"] = recipe.rollout.base_url.rstrip("/").removesuffix("/v1")
@@ -107,8 +109,20 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
     """
     table = recipe.reward
     floor = FLOORS[table.kind] if table.floor is None else table.floor
-    make = partial(make_batch, reward=REWARDS[table.kind], scale_rewards=table.scale, floor=floor)
+    make = partial(make_batch, reward=reward_of(table), scale_rewards=table.scale, floor=floor)
     return online_trainer(recipe, make, weights=weights)
+
+
+def reward_of(table: RewardTable) -> Reward:
+    """What a run earns by a recipe."""
+    reward = REWARDS[table.kind]
+
+    def thrifty(group: Sequence[Measures], preferences: Preferences) -> list[float]:
+        weights = {"cost": preferences.cost, "latency": preferences.latency}
+        raised = {name: min(1.0, weight * table.thrift) for name, weight in weights.items()}
+        return reward(group, preferences.model_copy(update=raised))
+
+    return reward if table.thrift == 1.0 else thrifty
 
 
 def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch], *, weights: bool) -> PolicyTrainer:
@@ -140,7 +154,7 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
         tasks=recipe.rollout.tasks,
         process=(args.process_index, processes),
         make=make,
-        reward=REWARDS[recipe.reward.kind],
+        reward=reward_of(recipe.reward),
         log=None if recipe.rollout.log is None else Appender(recipe.rollout.log),
     )
     trainer = PolicyTrainer(
@@ -183,6 +197,7 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
         max_malformed=table.max_malformed,
         name=recipe.output.name,
         max_tokens=table.max_tokens,
+        temperature=table.temperature,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         tokenizer_name=recipe.model.path,
         chat_template=tokenizer.chat_template,

@@ -89,6 +89,9 @@ class RolloutTable(_Table):
     """`conversation`, `scan`, or `module:name` of a protocol or of what makes one; repair must be off."""
     max_tokens: Positive = 8000
     """Of a reply."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the sampling, at which the policy is trained. One that serves greedily learns more below 1: at 1 it learns to
+    call dear tools because they forgive the slips of sampling."""
     max_malformed: Positive = 1
     """Malformed replies in a row that end a rollout."""
     base_url: str | None = None
@@ -106,6 +109,9 @@ class RewardTable(_Table):
     kind: RewardName = "guarded"
     scale: Literal["group", "none"] = "group"
     """Whether advantages are divided by the group's deviation."""
+    thrift: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on the user's weights of cost and latency, which stay at most 1: exploration makes what is dear look
+    better than it is."""
     floor: Annotated[float, Field(ge=0)] | None = None
     """Least deviation of the rewards of a group that is trained on; by default that of `FLOORS`."""
 
@@ -166,7 +172,7 @@ _USED: Final[Mapping[Kind, tuple[str, ...]]] = {
     "dpo": ("data",),
     "kto": ("data",),
     "replay": ("data", "rollout.tasks", "tokens_per_pass"),
-    "rejection": ("tasks", "rollout", "reward.kind", "stop", "tokens_per_pass"),
+    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "stop", "tokens_per_pass"),
     "grpo": ("tasks", "rollout", "reward", "stop", "tokens_per_pass"),
 }
 """What each kind reads beside what every kind does: tables, or single keys of one."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from orchestra_training.batch import make_best
-from orchestra_training.reward import REWARDS
-from orchestra_training.trainers.grpo import online_trainer
+from orchestra_training.trainers.grpo import online_trainer, reward_of
 from orchestra_training.trainers.policy import PolicyTrainer
 from orchestra_training.trainers.recipe import Recipe
 
@@ -21,6 +20,6 @@ def train(recipe: Recipe, *, weights: bool = True) -> PolicyTrainer:
     Raises:
         ConfigError: Something does not fit together.
     """
-    trainer = online_trainer(recipe, partial(make_best, reward=REWARDS[recipe.reward.kind]), weights=weights)
+    trainer = online_trainer(recipe, partial(make_best, reward=reward_of(recipe.reward)), weights=weights)
     trainer.uses_stored_logprobs = False
     return trainer
