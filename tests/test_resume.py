@@ -312,7 +312,7 @@ class Updated(ScriptedRouter):
 async def test_the_log_tells_the_policy_and_the_catalog_that_a_run_began_with(tmp_path: Path) -> None:
     log, saver = RunLog(tmp_path / "runs.jsonl"), InMemorySaver()
     for step, price in ((3, 1.0), (4, 9.0)):
-        router = Updated([("asking", {}), ("final_answer", {"answer": "end"})], stateless=True)
+        router = Updated([("asking", {}), ("final_answer", {"answer": "end"})], stateless=True)  # type: ignore[call-arg]  # the inherited __init__
         router.served = Served(step=step)
         line = ToolSpec(name="asking", price=Price(per_call=price))
         graph = build([Vendor("asking", asks=True)], router, run_log=log, catalog=Catalog.of([line]))(saver)

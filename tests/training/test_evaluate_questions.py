@@ -30,7 +30,7 @@ from pyarrow import parquet
 from orchestra_graph.errors import ConfigError, ServerError
 from orchestra_graph.runlog.read import read_runs
 from orchestra_graph.tools.adapt import ToolLike
-from tests.openai_server import Body, OpenAIServer, Refusal, Reply
+from tests.openai_server import Answer, Body, OpenAIServer, Refusal, Reply
 
 HLE = [
     {"id": "a1", "question": "2 + 2?", "image": "", "answer": "4", "answer_type": "exactMatch", "category": "Math"},
@@ -284,7 +284,7 @@ def test_a_question_that_the_judge_refuses_stops_nothing_and_a_judge_that_is_gon
     answer = openai_server.script
     assert callable(answer)
 
-    def refusing(refused: str) -> Callable[[Body], Reply | Refusal]:
+    def refusing(refused: str) -> Callable[[Body], Answer]:
         return lambda body: (
             Refusal(400) if body["model"] == "judge" and refused in json.dumps(body["messages"]) else answer(body)
         )
