@@ -148,7 +148,7 @@ def test_rollouts_are_sampled_and_trained_at_the_temperature_of_the_recipe(tmp_p
     for row in rows:
         scores = torch.log_softmax(plain(torch.tensor([row.prompt_ids])).logits[0, -1] / 0.5, dim=-1)
         assert row.logprobs is not None
-        assert row.logprobs[0] == pytest.approx(float(scores[row.completion_ids[0]]), abs=1e-4)
+        assert row.logprobs[0] == pytest.approx(scores[row.completion_ids[0]].item(), abs=1e-4)
 
 
 def test_rollouts_are_sampled_without_dropout(tmp_path: Path, model: Path) -> None:
