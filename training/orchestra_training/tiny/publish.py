@@ -6,7 +6,7 @@ commands wrote.
     python -m orchestra_training.tiny.publish MODEL --evaluation evaluation.json --stage runs/tiny-sft-0 \
         --stage runs/tiny-grpo-0 --prepared runs/tiny
 
-Where `tiny` is several seeds, the model that is published is the first.
+Where `tiny` is several seeds, the model that is published is the first, or the one that `--member` names.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ train one of your own.
 
 Held-out tasks in held-out phrasings, every router on the same ones; in brackets 95% bounds of a bootstrap over tasks
 and seeds. Utility is the absolute one of `orchestra_training.evaluate.score`, against the frozen runs of
-`{reference}`. Where `tiny` was trained with several seeds, `tiny (shipped)` is the one in this folder.
+`{reference}`. Where `tiny` was trained with several seeds, `tiny (shipped)` is the one in this folder,
+which was chosen after these figures were known: those of all seeds are the ones to go by.
 
 {tables}
 
@@ -111,8 +112,14 @@ def told(stage: Mapping[str, Any], lessons: int) -> str:
     return f"- `{stage['name']}`: {', '.join(parts)}"
 
 
-def table(name: str, condition: Mapping[str, Any]) -> str:
-    """One condition as a table in Markdown."""
+def table(name: str, condition: Mapping[str, Any], member: int = 0) -> str:
+    """One condition as a table in Markdown.
+
+    Args:
+        name: Of the condition.
+        condition: Its figures.
+        member: Which of the seeds of the tiny router is shipped, counted from 0.
+    """
     lines = [
         f"### {name}, {condition['units']} tasks",
         "",
@@ -122,8 +129,9 @@ def table(name: str, condition: Mapping[str, Any]) -> str:
     for router, figures in condition["routers"].items():
         means = {name: figures[name]["value"] for name in _MEANS}
         lines.append(_row(router, _bounded(figures["success"]), _bounded(figures.get("utility")), means))
-    shipped, *others = condition["routers"].get(TINY, {}).get("members") or [{}]
-    if others:
+    members = condition["routers"].get(TINY, {}).get("members", ())
+    if len(members) > 1:
+        shipped = members[member]
         success, utility = (f"{shipped[name]:.3f}" if name in shipped else "" for name in ("success", "utility"))
         lines.append(_row(f"{TINY} (shipped)", success, utility, shipped))
     return "\n".join(lines)
@@ -151,6 +159,7 @@ def card(
     prepared: Mapping[str, int],
     stages: Iterable[Mapping[str, Any]],
     evaluations: Sequence[Mapping[str, Any]],
+    member: int = 0,
 ) -> str:
     """The model card."""
     conditions = [one for evaluation in evaluations for one in evaluation["conditions"].items()]
@@ -167,7 +176,7 @@ def card(
         stages="\n".join(told(stage, prepared["lessons"]) for stage in stages),
         reference=(evaluations[0].get("reference") or {}).get("policy", "none"),
         seeds=min(len(one["routers"].get(TINY, {}).get("members", ())) for _, one in conditions),
-        tables="\n\n".join(table(name, condition) for name, condition in conditions),
+        tables="\n\n".join(table(name, condition, member) for name, condition in conditions),
         bars=bars_table([bar for name, condition in conditions for bar in bars_of(name, condition)]),
     )
 
@@ -184,13 +193,14 @@ def main(
     evaluation: Annotated[list[Path], typer.Option(help="What orchestra eval --json printed; may be repeated.")],
     stage: Annotated[list[Path], typer.Option(help="Output folder of a training, in order; may be repeated.")],
     prepared: Annotated[Path, typer.Option(help="What orchestra_training.tiny.prepare wrote.")],
+    member: Annotated[int, typer.Option(min=0, help="Which of the evaluated seeds it is, counted from 0.")] = 0,
     to: Annotated[Path | None, typer.Option(help="Folder that is written; the package's own by default.")] = None,
 ) -> None:
     """Publish a tiny router."""
     folder = to or tiny_folder()
     stages = [stage_of(one) for one in stage]
     counts = json.loads((prepared / PREPARED).read_text(encoding="utf-8"))
-    text = card(model, counts, stages, [json.loads(one.read_text(encoding="utf-8")) for one in evaluation])
+    text = card(model, counts, stages, [json.loads(one.read_text(encoding="utf-8")) for one in evaluation], member)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, folder / name)
