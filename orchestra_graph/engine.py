@@ -21,6 +21,7 @@ from orchestra_graph.attempts import Ask, ChatModel
 from orchestra_graph.catalog import Catalog, ModelSpec, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.journal import Journal, Started, best_known, next_try, of_owner
+from orchestra_graph.kept import oldest
 from orchestra_graph.meter import current_meter
 from orchestra_graph.preferences import Budget, Preferences
 from orchestra_graph.protocols.base import Protocol, View
@@ -255,10 +256,7 @@ class Engine:
             return line.price if line is not None and line.kind == spec.kind else spec.price
         if spec.price.has_tokens or model is None or spec.model is not None:
             return spec.price
-        for other in self.catalog.tools.values():
-            if other.model == model and other.price.source != "unknown":
-                return other.price
-        return _known_price(model) or Price(source="unknown")
+        return line_price(self.catalog, model) or _known_price(model) or Price(source="unknown")
 
     def journal(self, run_id: str) -> Journal | None:
         """What remembers the attempts of a run, where there is a run log."""
@@ -363,10 +361,16 @@ def _unwrapped(bound: ChatModel, options: Mapping[str, Any]) -> Ask:
     return partial(bound.ainvoke, **options)
 
 
+def line_price(catalog: Catalog, model: str | None) -> Price | None:
+    """The price that the first line for a model states; None where there is none."""
+    lines = (line for line in catalog.tools.values() if line.model is not None and line.model == model)
+    return next((line.price for line in lines if line.price.source != "unknown"), None)
+
+
 def _keep(kept: dict[K, V], key: K, value: V) -> None:
     """Store a value, and forget the oldest ones."""
     while len(kept) >= _MOST_KEPT:
-        kept.pop(next(iter(list(kept))), None)  # a list at once: other threads keep things too
+        kept.pop(oldest(kept), None)
     kept[key] = value
 
 

@@ -13,7 +13,7 @@ from orchestra_graph.engine import Engine, Setup
 from orchestra_graph.protocols.base import Situation
 from orchestra_graph.state import CallTask, OrchestratorState, question_of
 from orchestra_graph.text import newest_that_fit
-from orchestra_graph.turns import Turn
+from orchestra_graph.turns import Turn, args_sent
 
 
 class Evidence(TypedDict, total=False):
@@ -106,6 +106,5 @@ def _newest_first(situation: Situation) -> Iterator[dict[str, Any]]:
                 continue
             caller = situation.catalog.tools.get(call["tool"])
             kind = "function" if caller is None else caller.kind
-            # As it was sent: a person may have edited it.
-            args = outcome.get("args", call["args"])
+            args = args_sent(call, outcome)
             yield {"tool": call["tool"], "kind": kind, "args": args, "content": outcome["content"]}

@@ -19,7 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from orchestra_graph.approval import Approval, Approve
 from orchestra_graph.budgeting import closers
 from orchestra_graph.catalog import RESERVED_NAMES, Catalog, ModelSpec
-from orchestra_graph.engine import MAX_DEPTH, Constraint, Engine, check_spoken, final_answer_spec
+from orchestra_graph.engine import MAX_DEPTH, Constraint, Engine, check_spoken, final_answer_spec, line_price
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.execution import CallNode
 from orchestra_graph.lifecycle import ClosingNode
@@ -259,11 +259,8 @@ def _complete(catalog: Catalog | None, tools: Mapping[str, Tool], router: BaseCh
 def _fallback_spec(model: BaseChatModel | None, catalog: Catalog) -> ModelSpec:
     """What the fallback router costs: as a line of the catalog for the same model, else what is known of that."""
     spec = ModelSpec() if model is None else ModelSpec.model_validate(model_identity(model))
-    lines = (line for line in catalog.tools.values() if line.model == spec.model and line.price.source != "unknown")
-    line = None if spec.model is None else next(lines, None)
-    if line is not None:
-        return spec.model_copy(update={"price": line.price})
-    return _priced(Catalog(tools={}, router=spec)).router
+    price = line_price(catalog, spec.model)
+    return _priced(Catalog(tools={}, router=spec)).router if price is None else spec.model_copy(update={"price": price})
 
 
 def _router_spec(catalog: Catalog | None, router: BaseChatModel) -> ModelSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from orchestra_graph.kept import oldest
 from orchestra_graph.turns import Charge
 
 NO_RETURN: Final = "the process ended before the attempt came back"
@@ -54,7 +55,7 @@ class Started:
     def add(self, run_id: str) -> None:
         """A run begins."""
         while len(self._tasks) >= _MOST_STARTED:
-            self._tasks.pop(next(iter(list(self._tasks))), None)
+            self._tasks.pop(oldest(self._tasks), None)
         self._tasks[run_id] = set()
 
     def discard(self, run_id: str) -> None:

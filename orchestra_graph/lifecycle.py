@@ -104,7 +104,7 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         "protocol": engine.protocol.name,
     }
     if "task" in given:
-        run["task"] = storable(_given(About, given["task"], About()).model_dump(exclude_unset=True))
+        run["task"] = _row(_given(About, given["task"], About()))
     if outer is not None:
         run["parent"] = outer.call_id
     if tracing.is_on():
@@ -114,6 +114,16 @@ def begin(engine: Engine, messages: Sequence[BaseMessage], given: Mapping[str, A
         engine.started.add(run["id"])
         engine.run_log.journal(run["id"], {"kind": "header", **engine.header(run)})
     return run
+
+
+def _row(about: About) -> dict[str, Any]:
+    """What is said of a task, as a checkpoint can hold it."""
+    try:
+        row = about.model_dump(mode="json", exclude_unset=True)
+    except ValueError:  # of NumPy, or bytes that are no text
+        row = about.model_dump(exclude_unset=True)
+    kept: dict[str, Any] = storable(row)
+    return kept
 
 
 class ClosingNode(Node):

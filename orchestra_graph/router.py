@@ -170,10 +170,7 @@ class _Deciding:
         # A fallback was not trained to speak as the router does.
         protocol = self._engine.protocol if self._by == "router" else self._engine.fallback_protocol
         asking = protocol.decide(self._situation)
-        try:
-            view, decision = await _advance(protocol, asking, None)
-        except RouterError as error:
-            return self._failed(error)
+        view, decision = await self._advance(protocol, asking, None)
         if view is None and decision is not None:
             self._by = decision["by"]
         while view is not None:
@@ -186,11 +183,17 @@ class _Deciding:
                 return None
             except Exception as error:
                 return self._failed(error)
-            try:
-                view, decision = await _advance(protocol, asking, reply)
-            except RouterError as error:
-                return self._failed(error)
+            view, decision = await self._advance(protocol, asking, reply)
         return decision
+
+    async def _advance(
+        self, protocol: Protocol, asking: Asking, reply: AIMessage | None
+    ) -> tuple[View, None] | tuple[None, Decision]:
+        """Hand a reply to the protocol: the next view, or the decision."""
+        try:
+            return await asyncio.to_thread(_next, asking, reply) if protocol.blocks else _next(asking, reply)
+        except RouterError as error:  # its tokenizer's server
+            return None, self._failed(error)
 
     def _affords(self, view: View) -> bool:
         """Whether the budget pays for one more request beside those that this decision has made."""
@@ -282,13 +285,6 @@ class _Deciding:
             task: CallTask = {"run": self._run, "turn": turn["id"], "call": call, "left": left, **evidence}
             tasks.append(Send(call["tool"], task))
         return tasks
-
-
-async def _advance(
-    protocol: Protocol, asking: Asking, reply: AIMessage | None
-) -> tuple[View, None] | tuple[None, Decision]:
-    """Hand a reply to the protocol: the next view, or the decision."""
-    return await asyncio.to_thread(_next, asking, reply) if protocol.blocks else _next(asking, reply)
 
 
 def _next(asking: Asking, reply: AIMessage | None) -> tuple[View, None] | tuple[None, Decision]:

@@ -159,3 +159,8 @@ def sent_calls(turn: Turn) -> Iterator[tuple[Call, Outcome]]:
         outcome = turn["outcomes"].get(call["id"])
         if outcome is not None and not (outcome.get("unsent") or outcome.get("rejected")):
             yield call, outcome
+
+
+def args_sent(call: Call, outcome: Outcome | None) -> dict[str, Any]:
+    """The arguments that a call was sent with: a person may have had others sent than were decided."""
+    return call["args"] if outcome is None else outcome.get("args", call["args"])

@@ -18,7 +18,7 @@ REPOSITORY = PACKAGE.parent
 LONGEST_FILE = 400
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "text", "toml_lines", "turns", "redact", "served"),
+    ("errors", "kept", "text", "toml_lines", "turns", "redact", "served"),
     ("spans", "captures", "modules", "portal"),
     ("catalog", "billing", "deadlines", "journal", "node", "tracing"),
     ("prices", "preferences", "tokens"),

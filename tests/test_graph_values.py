@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -50,6 +51,16 @@ async def test_a_row_of_a_data_set_is_kept_as_a_checkpoint_can_hold_it() -> None
     await graph.ainvoke(QUESTION, config, context={"task": row})
     kept = (await graph.aget_state(config)).values["run"]["task"]
     assert (kept["id"], kept["numbers"], kept["count"], kept["big"]) == ("t", [0, 1, 2], 7, str(2**70))
+
+
+async def test_a_row_of_plain_python_is_kept_as_json(tmp_path: Path) -> None:
+    graph = create_orchestrator(ScriptedRouter([("expert", {})]), [expert()]).compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke(
+        QUESTION, config, context={"task": {"id": "t", "tags": {"a"}, "file": tmp_path, "raw": b"text"}}
+    )
+    kept = (await graph.aget_state(config)).values["run"]["task"]
+    assert kept == {"id": "t", "tags": ["a"], "file": str(tmp_path), "raw": "text"}
 
 
 async def test_results_with_integers_over_64_bits_are_kept_by_a_checkpoint() -> None:

@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from orchestra_graph.catalog import Limits, ModelSpec, Price, ToolSpec
 from orchestra_graph.engine import Engine
+from orchestra_graph.kept import oldest
 from orchestra_graph.meter import Meter
 from orchestra_graph.middleware.view import conversation_of
 from orchestra_graph.middleware.watch import Seen
@@ -83,7 +84,7 @@ class Parts:
         memory = self.runs.get(run["id"])
         if memory is None:
             while len(self.runs) >= _MOST_RUNS:
-                self.runs.pop(next(iter(list(self.runs))), None)
+                self.runs.pop(oldest(self.runs), None)
             memory = self.runs.setdefault(run["id"], Memory())
         return memory
 

@@ -17,6 +17,7 @@ import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from orchestra_graph.catalog import Catalog, Limits
+from orchestra_graph.kept import oldest
 from orchestra_graph.ledger import Spent
 from orchestra_graph.preferences import Preferences
 from orchestra_graph.protocols.base import Protocol, Situation, View
@@ -116,7 +117,7 @@ class ConversationProtocol(Protocol):
         self._shown[run] = shown
         self._held += shown.held
         while len(self._shown) > _KEPT_VIEWS or (self._held > _KEPT_TOKENS and len(self._shown) > 1):
-            self._take(next(iter(list(self._shown))))
+            self._take(oldest(self._shown))
 
     def _beginning(self, situation: Situation) -> list[BaseMessage]:
         note = render_budget(situation.budget, Spent(0.0, 0.0, 0))

@@ -27,6 +27,7 @@ from langchain_core.messages import (
 
 from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.errors import ConfigError
+from orchestra_graph.kept import oldest
 from orchestra_graph.protocols.base import Protocol, Situation, View
 from orchestra_graph.protocols.nemotron_table import price_table
 from orchestra_graph.protocols.reply import FINAL_ANSWER
@@ -152,7 +153,7 @@ class NemotronService(Protocol):
         self._kept[run] = kept
         # Nobody tells when a run ends, so those not looked at for longest go.
         while len(self._kept) > _KEPT_RUNS:
-            self._kept.pop(next(iter(list(self._kept))), None)
+            self._kept.pop(oldest(self._kept), None)
         return kept
 
 

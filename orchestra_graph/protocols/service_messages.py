@@ -11,14 +11,14 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.text import clean, neutralise, neutralise_values
 from orchestra_graph.tokens import Tokenizer
-from orchestra_graph.turns import Call, Outcome, Turn
+from orchestra_graph.turns import Outcome, Turn, args_sent
 
 GAP: Final = "[... {n} earlier messages of this conversation are left out here ...]"
 """A message of its own between the first and the last part of a conversation that is too long."""
@@ -81,15 +81,10 @@ def turn_messages(turn: Turn, experts: Collection[str]) -> list[BaseMessage]:
     calls = [c for c in turn["decision"]["calls"] if c["tool"] != FINAL_ANSWER and c["tool"] not in experts]
     if not calls:
         return []
-    results = [_result(c["id"], c["tool"], turn["outcomes"].get(c["id"])) for c in calls]
-    return [AIMessage(turn["decision"]["reason"], tool_calls=[_as_sent(c, turn) for c in calls]), *results]
-
-
-def _as_sent(call: Call, turn: Turn) -> dict[str, Any]:
-    """A call with the arguments that it was sent with: a person may have edited those of the router."""
-    outcome = turn["outcomes"].get(call["id"])
-    args = call["args"] if outcome is None else outcome.get("args", call["args"])
-    return {"name": call["tool"], "args": args, "id": call["id"], "type": "tool_call"}
+    pairs = [(c, turn["outcomes"].get(c["id"])) for c in calls]
+    tool_calls = [{"name": c["tool"], "args": args_sent(c, o), "id": c["id"], "type": "tool_call"} for c, o in pairs]
+    results = [_result(c["id"], c["tool"], o) for c, o in pairs]
+    return [AIMessage(turn["decision"]["reason"], tool_calls=tool_calls), *results]
 
 
 def _result(call_id: str, tool: str, outcome: Outcome | None) -> ToolMessage:

@@ -13,7 +13,7 @@ from orchestra_graph.catalog import Catalog, ToolSpec
 from orchestra_graph.journal import owner_of
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.text import cut
-from orchestra_graph.turns import Turn
+from orchestra_graph.turns import Turn, args_sent
 
 _TEXT_SHOWN: Final = 400
 """Tokens of a question, a result or a reason."""
@@ -65,12 +65,11 @@ class RunTable:
         calls = []
         for call in decision["calls"]:
             outcome = turn["outcomes"].get(call["id"], {"content": "", "error": True})
-            args = outcome.get("args", call["args"])
             charges = [charge for key, charge in turn["charges"].items() if owner_of(key) == call["id"]]
             calls.append(
                 {
                     "tool": self._text(call["tool"]),
-                    "args": self._text(", ".join(f"{key}: {value}" for key, value in args.items())),
+                    "args": self._text(", ".join(f"{key}: {value}" for key, value in args_sent(call, outcome).items())),
                     "dollars": _sum(charges, "dollars"),
                     "seconds": round(outcome.get("seconds", 0.0), 3),
                     "result": self._text(outcome["content"]),
