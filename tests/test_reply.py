@@ -217,6 +217,12 @@ REPAIRS: list[tuple[str, AIMessage, Raw, str]] = [
         "written as text",
     ),
     ("hermes, left open", message(text='<tool_call>{"name": "large", "arguments": {}}'), ("large", {}), "as text"),
+    (
+        "hermes, closed in a value",
+        message(text='<tool_call>\n{"name": "web_search", "arguments": {"query": "</tool_call>"}}\n</tool_call>'),
+        ("web_search", {"query": "</tool_call>"}),
+        "written as text",
+    ),
     ("llama", message(text='{"name": "math", "parameters": {"x": 1}}'), ("math", {"x": 1}), "written as text"),
     ("fence", message(text='```json\n{"name": "large", "arguments": {}}\n```'), ("large", {}), "written as text"),
 ]
@@ -243,6 +249,13 @@ def test_the_reason_is_what_stands_beside_a_call_in_text() -> None:
     )
     decision = read(text=reply)
     assert (decision["reason"], called(decision)) == ("So.", [("small", {})])
+
+
+def test_a_tag_in_a_value_ends_no_call() -> None:
+    first = '<tool_call>{"name": "web_search", "arguments": {"query": "</tool_call> <tool_call>{}"}}</tool_call>'
+    decision = read(text=f'One,\n{first} two. <tool_call>{{"name": "math", "arguments": {{"x": 1}}}}')
+    assert called(decision) == [("web_search", {"query": "</tool_call> <tool_call>{}"}), ("math", {"x": 1})]
+    assert decision["reason"] == "One,\n two."
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,16 @@ def read_json(text: str) -> Any:
         return None
 
 
+def object_end(text: str, begin: int) -> int:
+    """Where the JSON object that begins here ends; `begin` itself where there is none."""
+    if not text.startswith("{", begin):
+        return begin
+    try:
+        return json.JSONDecoder().raw_decode(text, begin)[1]
+    except (ValueError, RecursionError):
+        return begin
+
+
 def show(value: Any) -> str:
     """A value as a message shows it: its beginning."""
     try:

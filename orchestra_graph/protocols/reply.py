@@ -15,7 +15,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage
 
 from orchestra_graph.catalog import Catalog, ToolSpec
-from orchestra_graph.protocols.mend import args_from_text, mend, plain, read_json, shorten, show, similar
+from orchestra_graph.protocols.mend import args_from_text, mend, object_end, plain, read_json, shorten, show, similar
 from orchestra_graph.text import clean, cut, is_truncated
 from orchestra_graph.turns import Call, Decision, ProblemKind
 
@@ -29,7 +29,8 @@ MAX_REASON: Final = 4_000
 """Tokens of a reply's text that are kept."""
 
 _FORM: Final = '{"name": <tool>, "arguments": {...}}'
-_TAGGED: Final = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_OPENING: Final = re.compile(r"<tool_call>\s*")
+_CLOSING: Final = "</tool_call>"
 
 
 @dataclass(slots=True)
@@ -96,8 +97,7 @@ def _spoken(text: str) -> str:
 
 def _calls_in_text(said: str, reading: _Reading) -> tuple[list[tuple[Any, Any]], str]:
     """Calls that the server's parser left in the text, and the text without them."""
-    bodies = _TAGGED.findall(said)
-    rest = _TAGGED.sub("", said).strip()
+    bodies, rest = _tagged(said)
     if not bodies and reading.repair:
         body = _unfenced(said)
         if _is_call(read_json(body) if body.startswith("{") and body.endswith("}") else None):
@@ -113,6 +113,23 @@ def _calls_in_text(said: str, reading: _Reading) -> tuple[list[tuple[Any, Any]],
         kind: ProblemKind = "truncated" if reading.truncated else "unreadable"
         reading.reject(kind, f"the tool call {show(body)} {why}; expected {_FORM}{_why_cut(reading.truncated)}")
     return found, rest if bodies else said
+
+
+def _tagged(said: str) -> tuple[list[str], str]:
+    """What stands between the tags of calls, and the text around them.
+
+    A whole call ends with its JSON: a value in it may hold the closing tag, which is where servers stop reading.
+    """
+    bodies: list[str] = []
+    around: list[str] = []
+    at = 0
+    while opening := _OPENING.search(said, at):
+        around.append(said[at : opening.start()])
+        end = said.find(_CLOSING, object_end(said, opening.end()))
+        end = len(said) if end < 0 else end
+        bodies.append(said[opening.end() : end])
+        at = end + len(_CLOSING)
+    return bodies, "".join([*around, said[at:]]).strip()
 
 
 def _unfenced(said: str) -> str:
