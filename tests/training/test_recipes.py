@@ -234,4 +234,14 @@ def test_thrift_raises_what_cost_and_latency_count_to_no_more_than_the_outcome()
     asked = Preferences(cost=0.4, latency=0.1)
     for thrift, cost, latency in ((1.0, 0.4, 0.1), (2.0, 0.8, 0.2), (4.0, 1.0, 0.4)):
         told = reward_of(RewardTable(kind="proportional", thrift=thrift))(group, asked)
-        assert told == proportional(group, Preferences(cost=cost, latency=latency))
+        weights = {"cost": cost, "latency": latency}
+        assert told == proportional(group, Preferences.model_validate(weights))
+
+
+def test_preferred_tools_can_count_less() -> None:
+    from orchestra_training.trainers.grpo import reward_of  # noqa: PLC0415  (imports torch)
+
+    group = [Measures(solved=True, earned=True, chosen=chosen) for chosen in ({}, {"large": 2})]
+    told = reward_of(RewardTable(kind="proportional", prefer=0.5))(group, Preferences(prefer={"large": 1.0}))
+    assert told == proportional(group, Preferences(prefer={"large": 0.5}))
+    assert told[1] > told[0]

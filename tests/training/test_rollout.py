@@ -331,7 +331,7 @@ def test_messages_larger_than_the_pipe_that_cross_each_other_arrive() -> None:
     done: list[Any] = []
 
     class Engine:
-        async def complete(self, prompt: Any, *, max_tokens: int, temperature: float) -> Any:
+        async def complete(self, prompt: Any, *, max_tokens: int, temperature: float, explore: bool = False) -> Any:
             time.sleep(0.2)  # meanwhile the worker's next message fills the pipe
             return [1] * 500_000, [-0.5] * 500_000
 
@@ -343,9 +343,9 @@ def test_messages_larger_than_the_pipe_that_cross_each_other_arrive() -> None:
 
     def work() -> None:
         theirs.recv()
-        theirs.send(("ask", [(0, [1], 1, 1.0)]))
+        theirs.send(("ask", [(0, [1], 1, 1.0, False)]))
         time.sleep(0.1)
-        theirs.send(("ask", [(1, [1] * 500_000, 1, 1.0)]))
+        theirs.send(("ask", [(1, [1] * 500_000, 1, 1.0, False)]))
         done.extend(number for _ in range(2) for number, _ in theirs.recv()[1])
         theirs.send(("done", 0, 0, [], None))
 

@@ -15,10 +15,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from orchestra_graph.runlog.record import Trajectory
+from orchestra_training.exploration import explores
 from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output
 from orchestra_training.groups import Group, Reward, collect
 from orchestra_training.reward import advantages, guarded
 from orchestra_training.rows import Row, policy_tokens, rows_of
+
+LEAST_GAIN: Final = 0.02
+"""How much more an explorer must earn than the best run that the policy drew: seconds are never quite the same."""
 
 _DIGITS: Final = 2
 """Behind the point, in which logprobs of the same tokens and weights agree but for the edges of rounding."""
@@ -43,6 +47,8 @@ class Batch:
     groups: list[Group] = field(default_factory=list)
     rewards: list[list[float]] = field(default_factory=list)
     """Of each group, the dropped ones among them."""
+    explored: int = 0
+    """Groups of which an explorer is imitated."""
     report: FilterReport = field(default_factory=FilterReport)
     """Runs in no group, groups, runs and turns that were left out."""
 
@@ -67,12 +73,13 @@ def make_batch(
     """Score, filter and weigh runs.
 
     Args:
-        runs: Judged runs with captures; sorted into groups by what they have in common.
+        runs: Judged runs with captures; sorted into groups by what they have in common. Explorers are passed over: the
+            policy did not draw what they wrote.
         reward: What a run earns within its group.
         scale_rewards: As for `orchestra_training.reward.advantages`.
         floor: Least spread of rewards of a group that stays.
     """
-    batch, by_id = _scored(runs, reward)
+    batch, by_id = _scored([run for run in runs if not explores(run)], reward)
     for group, rewards in zip(batch.groups, batch.rewards, strict=True):
         if not batch.report.passes(group.id, homogeneous(rewards, group.earned, floor=floor)):
             continue
@@ -105,8 +112,10 @@ def _add(batch: Batch, run: Trajectory, advantage: float) -> None:
 def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
     """The best run of each group that solved its task, for learning by imitation: each weighs 1.
 
+    An explorer is the best one where it earned more than the others by `LEAST_GAIN`.
+
     Args:
-        runs: As for `make_batch`.
+        runs: As for `make_batch`, explorers among them.
         reward: By which the best is chosen; of equal ones the first.
     """
     batch, by_id = _scored(runs, reward)
@@ -114,7 +123,10 @@ def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
         solved = [n for n, earned in enumerate(group.earned) if earned]
         fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
         if batch.report.passes(group.id, fault):
-            _add(batch, by_id[group.run_ids[max(solved, key=rewards.__getitem__)]], 1.0)
+            drawn = [n for n in solved if not explores(by_id[group.run_ids[n]])]
+            best = max(solved, key=lambda n: rewards[n] - (0 if n in drawn else LEAST_GAIN))
+            batch.explored += best not in drawn
+            _add(batch, by_id[group.run_ids[best]], 1.0)
     return batch
 
 

@@ -28,6 +28,7 @@ class _Request:
     prompt: Sequence[int]
     max_tokens: int
     temperature: float
+    explore: bool
     reply: asyncio.Future[Reply]
 
 
@@ -60,10 +61,12 @@ class TorchEngine:
         self._waiting: list[_Request] = []
         self._worker: asyncio.Task[None] | None = None
 
-    async def complete(self, prompt: Sequence[int], *, max_tokens: int, temperature: float) -> Reply:
-        """Continue a prompt, together with those of other tasks."""
+    async def complete(
+        self, prompt: Sequence[int], *, max_tokens: int, temperature: float, explore: bool = False
+    ) -> Reply:
+        """Continue a prompt, together with those of other tasks; `explore` begins with the second likeliest token."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(prompt, max_tokens, temperature, reply))
+        self._waiting.append(_Request(prompt, max_tokens, temperature, explore, reply))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await reply
@@ -107,7 +110,8 @@ class TorchEngine:
         while not all(self._is_done(request, reply) for request, reply in zip(batch, replies, strict=True)):
             # Nothing is cached: a router of this kind writes one token.
             texts = [[*request.prompt, *tokens] for request, (tokens, _) in zip(batch, replies, strict=True)]
-            tokens, logprobs = self._sample(self._last_logits(texts), warmth)
+            others = [request.explore and not tokens for request, (tokens, _) in zip(batch, replies, strict=True)]
+            tokens, logprobs = self._sample(self._last_logits(texts), warmth, torch.tensor(others, device=device))
             for request, reply, token, logprob in zip(batch, replies, tokens.tolist(), logprobs.tolist(), strict=True):
                 if not self._is_done(request, reply):
                     reply[0].append(token)
@@ -132,12 +136,15 @@ class TorchEngine:
     def _is_done(self, request: _Request, reply: Reply) -> bool:
         return len(reply[0]) >= request.max_tokens or bool(reply[0] and reply[0][-1] in self._ends)
 
-    def _sample(self, logits: torch.Tensor, warmth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A token a prompt and its logprob; the likeliest where the temperature is 0."""
+    def _sample(
+        self, logits: torch.Tensor, warmth: torch.Tensor, others: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A token a prompt and its logprob: the likeliest where the temperature is 0, the second for `others`."""
         scale = torch.where(warmth > 0, warmth, torch.ones_like(warmth))
         scores = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
         if self._random is None or self._random.device != scores.device:  # a trainer may have moved the model
             self._random = torch.Generator(device=scores.device).manual_seed(self._seed)
         drawn = torch.multinomial(scores.exp(), 1, generator=self._random)[:, 0]
-        tokens = torch.where(warmth > 0, drawn, scores.argmax(-1))
+        first, second = scores.topk(2, dim=-1).indices.unbind(-1)
+        tokens = torch.where(others, second, torch.where(warmth > 0, drawn, first))
         return tokens, scores.gather(1, tokens[:, None])[:, 0]

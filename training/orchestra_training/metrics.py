@@ -5,6 +5,7 @@ reward/{accuracy,cost,latency,...}        what each term adds to the mean reward
 success, dollars, seconds, turns          means over judged runs
 share/TOOL, share_priciest                of the calls; a task may label tools that have made-up names
 malformed, broken                         of the turns without a call; of the runs without a verdict
+explored                                  of the groups: those of which an explorer is imitated
 filtered/groups, filtered/FILTER          of the groups; of the groups, runs or turns that each filter judged
 """
 
@@ -22,6 +23,7 @@ from orchestra_graph.report.summary import priciest_tool
 from orchestra_graph.runlog.record import Trajectory
 from orchestra_graph.turns import sent_calls
 from orchestra_training.batch import Batch
+from orchestra_training.exploration import explores
 from orchestra_training.filters import bad_format, invalid_output
 from orchestra_training.groups import Group, Reward
 from orchestra_training.reward import proportional
@@ -44,16 +46,20 @@ def figures(runs: Sequence[Trajectory], batch: Batch, reward: Reward) -> dict[st
     """The figures of a step.
 
     Args:
-        runs: All rollouts, the broken ones among them.
+        runs: All rollouts, the broken ones and explorers among them.
         batch: What was made of them.
         reward: By which they were scored.
     """
+    explorers = sum(map(explores, runs))
+    runs = [run for run in runs if not explores(run)]
     judged = [run for run in runs if run.verdict is not None and run.verdict.outcome is not None]
     found = {"broken": 1 - len(judged) / len(runs)} if runs else {}
     found |= _rewards(batch, reward)
     found |= _means(judged)
     found |= _shares(judged)
     found |= _filters(runs, batch)
+    if explorers:
+        found["explored"] = batch.explored / max(1, len(batch.groups))
     return found
 
 

@@ -22,6 +22,7 @@ from orchestra_graph.graph import create_orchestrator
 from orchestra_graph.protocols.base import Protocol
 from orchestra_graph.runlog.memory import MemoryLog
 from orchestra_graph.runlog.record import Policy, Trajectory, Verdict
+from orchestra_training.exploration import EXPLORES, Explorer
 from orchestra_training.filters import unreached
 from orchestra_training.metrics import LABELS
 from orchestra_training.rollout.task import RolloutTask, TaskSource
@@ -47,6 +48,11 @@ class Actor:
         """The same with these weights."""
         return replace(self, policy=policy)
 
+    def exploring(self, reply: int) -> Actor:
+        """The same but for one reply; the router's engine must be able to explore."""
+        router: Any = self.router
+        return replace(self, router=router.model_copy(update={"engine": Explorer(router.engine, reply)}))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts:
@@ -56,6 +62,8 @@ class Rollouts:
     seed: int = 0
     size: int = 16
     """Rollouts of a task, its group."""
+    explorers: int = 0
+    """Rollouts of a task beside its group, see `orchestra_training.exploration`."""
     concurrent: int = 1024
     """Rollouts at a time."""
     deadline: float = DEADLINE
@@ -78,7 +86,7 @@ class Rollouts:
         return [run for runs in groups for run in runs]
 
     async def group(self, actor: Actor, step: int, index: int, places: Sequence[int] | None = None) -> list[Trajectory]:
-        """The rollouts of one task, or those at some places of the group."""
+        """The rollouts of one task, or those at some places of the group; explorers follow it."""
         task = self.tasks(self.seed, step, index)
         drawn = f"{self.seed}/{step}/{index}"
         about = {
@@ -91,10 +99,14 @@ class Rollouts:
         }
 
         async def rollout(place: int) -> Trajectory:
+            told, who = {**about, "rollout": place}, actor
+            if place >= self.size:
+                told[EXPLORES] = place - self.size
+                who = actor.exploring(place - self.size)
             async with self._free:
-                return await roll_out(task, actor, {**about, "rollout": place}, deadline=self.deadline)
+                return await roll_out(task, who, told, deadline=self.deadline)
 
-        return list(await asyncio.gather(*map(rollout, places or range(self.size))))
+        return list(await asyncio.gather(*map(rollout, places or range(self.size + self.explorers))))
 
     @cached_property
     def _free(self) -> asyncio.Semaphore:

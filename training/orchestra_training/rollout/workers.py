@@ -21,10 +21,10 @@ from typing import Any, Final
 from langchain_core.exceptions import ContextOverflowError
 
 from orchestra_graph.errors import OrchestraError
-from orchestra_graph.routers.local import Engine
 from orchestra_graph.runlog.record import Policy, Trajectory
 from orchestra_graph.served import VLLM_SAMPLING, Served
 from orchestra_graph.vllm import ChatVLLM
+from orchestra_training.exploration import Exploring
 from orchestra_training.rollout.calling import CallingRouter
 from orchestra_training.rollout.run import Actor, Rollouts
 from orchestra_training.rollout.task import find_protocol, find_tasks
@@ -34,8 +34,8 @@ AT_A_TIME: Final = 2
 PARTS_A_WORKER: Final = 4
 """In how many parts, about, a batch is cut for each worker: the last ones to end keep the others waiting."""
 
-Ask = tuple[int, list[int], int, float]
-"""Number, prompt, most tokens, temperature."""
+Ask = tuple[int, list[int], int, float, bool]
+"""Number, prompt, most tokens, temperature, whether it is explored."""
 Reply = tuple[list[int], list[float]]
 """Tokens and their logprobs."""
 
@@ -57,6 +57,7 @@ class Outfit:
     session: str = ""
     """As for `Rollouts`."""
     size: int = 16
+    explorers: int = 0
     concurrent: int = 1024
     max_malformed: int = 1
     name: str = "policy"
@@ -76,9 +77,16 @@ class Outfit:
     def rollouts(self) -> Rollouts:
         """Where rollouts come from."""
         tasks = find_tasks(self.tasks, self.options)
-        return Rollouts(tasks=tasks, seed=self.seed, session=self.session, size=self.size, concurrent=self.concurrent)
+        return Rollouts(
+            tasks=tasks,
+            seed=self.seed,
+            session=self.session,
+            size=self.size,
+            explorers=self.explorers,
+            concurrent=self.concurrent,
+        )
 
-    def actor(self, engine: Engine | None) -> Actor:
+    def actor(self, engine: Exploring | None) -> Actor:
         """Who decides, before it is known with which weights."""
         protocol = find_protocol(self.protocol)
         policy = Policy(name=self.name)
@@ -119,7 +127,7 @@ class Workers:
         count: How many.
     """
 
-    def __init__(self, outfit: Outfit, engine: Engine | None, count: int) -> None:
+    def __init__(self, outfit: Outfit, engine: Exploring | None, count: int) -> None:
         self._outfit = outfit
         self._engine = engine
         spawn = multiprocessing.get_context("spawn")  # a fork would share the threads of torch
@@ -167,7 +175,7 @@ class Workers:
             link.close()
 
     def _parts(self, indexes: Sequence[int]) -> list[tuple[int, range]]:
-        size = self._outfit.size
+        size = self._outfit.size + self._outfit.explorers
         part = max(1, len(indexes) * size // (PARTS_A_WORKER * len(self._links)))
         return [(index, range(n, min(n + part, size))) for index in indexes for n in range(0, size, part)]
 
@@ -180,11 +188,11 @@ class _Link:
         self._process = process
         self._waiting: dict[tuple[int, int], asyncio.Future[list[Trajectory]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
-        self._engine: Engine | None = None
+        self._engine: Exploring | None = None
         self._sending: asyncio.Lock | None = None
         """Of the loop that listens."""
 
-    def attach(self, engine: Engine | None) -> None:
+    def attach(self, engine: Exploring | None) -> None:
         """Listen in this event loop."""
         self._engine = engine
         self._sending = asyncio.Lock()
@@ -236,7 +244,10 @@ class _Link:
         assert self._engine is not None
         complete = self._engine.complete
         replies = await asyncio.gather(
-            *(complete(prompt, max_tokens=most, temperature=warmth) for _, prompt, most, warmth in asks),
+            *(
+                complete(prompt, max_tokens=most, temperature=warmth, explore=explore)
+                for _, prompt, most, warmth, explore in asks
+            ),
             return_exceptions=True,
         )
         told = [(ask[0], _sendable(reply)) for ask, reply in zip(asks, replies, strict=True)]
@@ -292,7 +303,9 @@ class _Worker:
         loop.add_reader(self._pipe.fileno(), self._read)
         await self._ended
 
-    async def complete(self, prompt: Sequence[int], *, max_tokens: int, temperature: float) -> Reply:
+    async def complete(
+        self, prompt: Sequence[int], *, max_tokens: int, temperature: float, explore: bool = False
+    ) -> Reply:
         """Ask the trainer's model; what is asked in one pass of the loop goes as one message."""
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
@@ -300,7 +313,7 @@ class _Worker:
         self._replies[number] = reply
         if not self._asks:
             loop.call_soon(self._send)
-        self._asks.append((number, list(prompt), max_tokens, temperature))
+        self._asks.append((number, list(prompt), max_tokens, temperature, explore))
         return await reply
 
     def _send(self) -> None:

@@ -105,7 +105,7 @@ def told(stage: Mapping[str, Any], lessons: int) -> str:
     """
     online = any("reward" in line for line in stage["log"])
     parts = [f"{stage['steps']:,} steps" + ("" if online else f", {stage['epochs'] * lessons:,.0f} lessons read")]
-    for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups"):
+    for name in ("loss", "mean_token_accuracy", "success", "reward", "dollars", "filtered/groups", "explored"):
         values = [line[name] for line in stage["log"] if name in line and "train_runtime" not in line]
         if values and not (online and name == "loss"):
             parts.append(f"{name} {values[0]:.3g} -> {values[-1]:.3g}")

@@ -119,10 +119,11 @@ def reward_of(table: RewardTable) -> Reward:
 
     def thrifty(group: Sequence[Measures], preferences: Preferences) -> list[float]:
         weights = {"cost": preferences.cost, "latency": preferences.latency}
-        raised = {name: min(1.0, weight * table.thrift) for name, weight in weights.items()}
-        return reward(group, preferences.model_copy(update=raised))
+        changed: dict[str, Any] = {name: min(1.0, weight * table.thrift) for name, weight in weights.items()}
+        changed["prefer"] = {tool: weight * table.prefer for tool, weight in preferences.prefer.items()}
+        return reward(group, preferences.model_copy(update=changed))
 
-    return reward if table.thrift == 1.0 else thrifty
+    return reward if table.thrift == table.prefer == 1.0 else thrifty
 
 
 def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch], *, weights: bool) -> PolicyTrainer:
@@ -140,6 +141,8 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
     args = policy_config(recipe, weights=weights)
     if weights and args.use_vllm and find_spec("vllm") is None:
         raise MissingError("the package vllm beside the trainer", "pip install 'orchestra-graph[serve,train]'")
+    if recipe.rollout.explorers:
+        _check_explorers(recipe, uses_vllm=recipe.rollout.base_url is not None or args.use_vllm)
     tokenizer = load_tokenizer(recipe)
     model = load_model(recipe, weights=weights)
     processes = args.world_size
@@ -171,6 +174,13 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
     return trainer
 
 
+def _check_explorers(recipe: Recipe, *, uses_vllm: bool) -> None:
+    """Refuse explorers where nothing is learnt of them, or where none can be had."""
+    why = "vLLM writes what the policy draws, and nothing else" if uses_vllm else "only rejection imitates explorers"
+    if uses_vllm or recipe.kind != "rejection":
+        raise recipe.error(("rollout", "explorers"), f" = {recipe.rollout.explorers}; expected 0: {why}")
+
+
 def _engine(recipe: Recipe, args: GRPOConfig, model: Any, tokenizer: Any) -> TorchEngine | None:
     """What computes replies in this process; None where a server does."""
     if recipe.rollout.base_url is not None:
@@ -193,6 +203,7 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
         seed=recipe.seed,
         session=uuid4().hex[:8],
         size=table.size,
+        explorers=table.explorers,
         concurrent=table.concurrent,
         max_malformed=table.max_malformed,
         name=recipe.output.name,

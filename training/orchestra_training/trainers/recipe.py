@@ -81,6 +81,9 @@ class RolloutTable(_Table):
     """Tasks of a batch."""
     size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of a task: the group that they are compared in."""
+    explorers: Annotated[int, Field(ge=0)] = 0
+    """Of `rejection`, by the trainer's own weights in process: rollouts of a task beside its group, each with one word
+    that the policy would hardly have written, imitated where that was better (`orchestra_training.exploration`)."""
     concurrent: Positive = 1024
     """Rollouts at a time in one process."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -110,8 +113,10 @@ class RewardTable(_Table):
     scale: Literal["group", "none"] = "group"
     """Whether advantages are divided by the group's deviation."""
     thrift: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on the user's weights of cost and latency, which stay at most 1: exploration makes what is dear look
-    better than it is."""
+    """Factor on the user's weights of cost and latency, which stay at most 1: sampling makes what is dear look better
+    than it is."""
+    prefer: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the user's weights of preferred tools: in full a dear one is called also where it is of no use."""
     floor: Annotated[float, Field(ge=0)] | None = None
     """Least deviation of the rewards of a group that is trained on; by default that of `FLOORS`."""
 
@@ -172,7 +177,7 @@ _USED: Final[Mapping[Kind, tuple[str, ...]]] = {
     "dpo": ("data",),
     "kto": ("data",),
     "replay": ("data", "rollout.tasks", "tokens_per_pass"),
-    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "stop", "tokens_per_pass"),
+    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "stop", "tokens_per_pass"),
     "grpo": ("tasks", "rollout", "reward", "stop", "tokens_per_pass"),
 }
 """What each kind reads beside what every kind does: tables, or single keys of one."""
