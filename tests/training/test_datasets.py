@@ -19,6 +19,7 @@ from orchestra_training.datasets.kinds import dpo
 from orchestra_training.datasets.selection import Selection
 from orchestra_training.datasets.source import file_hash, logs_of
 from orchestra_training.datasets.write import COLUMNS, Kind, read
+from orchestra_training.exploration import EXPLORES
 from orchestra_training.filters import LEAST_SPREAD
 from orchestra_training.reward.guarded import guarded
 from orchestra_training.reward.measures import measure
@@ -263,6 +264,16 @@ def test_replay_learns_from_what_a_step_online_would(tmp_path: Path) -> None:
     assert facts["fidelity"] == {"exact": 3}
     found = {one.row.run_id: one.weight for one in make_batch(runs).rows}
     assert found == pytest.approx({row["run_id"]: row["advantage"] / row["policy_tokens"] for row in rows})
+
+
+def test_replay_passes_explorers_over(tmp_path: Path) -> None:
+    alone, _ = made(tmp_path / "alone", "replay", *cheap_and_dear())
+    first = cheap_and_dear()[0]
+    task = first.task.model_copy(update={EXPLORES: 0})
+    explorer = first.model_copy(update={"run_id": "x", "task": task})
+    rows, facts = made(tmp_path / "both", "replay", *cheap_and_dear(), explorer)
+    assert rows == alone
+    assert facts["runs"]["left_out"] == {"explored: explorer": 1}
 
 
 def test_the_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:

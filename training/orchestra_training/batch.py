@@ -123,10 +123,11 @@ def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
         solved = [n for n, earned in enumerate(group.earned) if earned]
         fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
         if batch.report.passes(group.id, fault):
-            drawn = [n for n in solved if not explores(by_id[group.run_ids[n]])]
-            best = max(solved, key=lambda n: rewards[n] - (0 if n in drawn else LEAST_GAIN))
-            batch.explored += best not in drawn
-            _add(batch, by_id[group.run_ids[best]], 1.0)
+            others = [by_id[id] for id in group.run_ids]
+            handicaps = [LEAST_GAIN if explores(run) else 0.0 for run in others]
+            best = max(solved, key=lambda n: rewards[n] - handicaps[n])
+            batch.explored += explores(others[best])
+            _add(batch, others[best], 1.0)
     return batch
 
 

@@ -46,7 +46,7 @@ def figures(runs: Sequence[Trajectory], batch: Batch, reward: Reward) -> dict[st
     """The figures of a step.
 
     Args:
-        runs: All rollouts, the broken ones and explorers among them.
+        runs: All rollouts, the broken ones among them, and explorers, which count in `reward` and `explored` alone.
         batch: What was made of them.
         reward: By which they were scored.
     """

@@ -17,6 +17,7 @@ from orchestra_graph.protocols.reply import FINAL_ANSWER
 from orchestra_graph.runlog.record import Capture, Trajectory
 from orchestra_graph.turns import Turn
 from orchestra_training.datasets.selection import Selection
+from orchestra_training.exploration import explores
 from orchestra_training.filters import (
     LEAST_SPREAD,
     Fault,
@@ -168,7 +169,7 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward, floor: float = L
         `run_id`, `group`, `step`, `turns`. A trainer gives the row the advantage `advantage / policy_tokens`, see
         `orchestra_training.rows`.
     """
-    groups = _groups(runs, selection, group_id)
+    groups = collect(_drawn(runs, selection), selection.reports.runs, evaluate=selection.evaluate, key=group_id)
     earned, _ = _compared(groups, selection, reward, floor)
     relative = {
         id: value
@@ -194,6 +195,14 @@ def replay(runs: Runs, selection: Selection, *, reward: Reward, floor: float = L
                 "step": None if run.policy is None else run.policy.step,
                 "turns": list(row.turns),
             }
+
+
+def _drawn(runs: Runs, selection: Selection) -> Iterator[Trajectory]:
+    """Admitted runs without explorers, which are noted: the policy did not draw what they wrote."""
+    for run in selection.admitted(runs):
+        fault = Fault("explored", "explorer", "a word that the policy did not draw") if explores(run) else None
+        if fault is None or selection.reports.runs.passes(run.run_id, fault):
+            yield run
 
 
 def _answered(runs: Runs, chosen: Container[str], report: FilterReport) -> Iterator[Trajectory]:
