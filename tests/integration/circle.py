@@ -54,7 +54,7 @@ EVALUATED: Final = 12
 """Tasks of the evaluation."""
 
 DATA_SETS: Final = ("sft", "dpo", "kto", "grpo", "replay")
-TRAINERS: Final = ("replay", "sft", "dpo", "kto", "rejection", "grpo")
+TRAINERS: Final = ("replay", "sft", "dpo", "kto", "rejection", "grpo", "explore")
 
 RECIPE: Final = """# orchestra train {kind} --recipe {kind}.toml
 kind = "{kind}"
@@ -78,6 +78,7 @@ PARTS: Final = {
     "kto": LOGGED,
     "replay": LOGGED + "\nrollout = {{ tasks = {groups} }}",
     "rejection": ROLLED,
+    "explore": ROLLED.replace("size = 4", "size = 2, explorers = 2"),
     "grpo": ROLLED + "\nreward = {{ floor = 0.01 }}",
 }
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from orchestra_training.trainers.recipe import Recipe, read_recipe
+from orchestra_training.trainers.recipe import ONLINE, Recipe, read_recipe
 
 from orchestra_graph.errors import ConfigError
 
@@ -87,11 +87,12 @@ def test_other_recipes_are_refused(tmp_path: Path, text: str, kind: str, told: s
         ("dpo", ["muon.learning_rate=1", "stop.window=3"], ["muon.learning_rate", "rollout.tasks", "stop.window"]),
         ("replay", ["rollout.size=4", "tasks.source=a:b"], ["rollout.size", "tasks.source"]),
         ("rejection", ["reward={kind = 'paper', scale = 'none'}", "data.path=d"], ["data.path", "reward.scale"]),
+        ("explore", ["reward.floor=0.1", "stop.window=3"], ["reward.floor", "stop.window"]),
         ("grpo", ["data.path=d"], ["data.path"]),
     ],
 )
 def test_what_a_kind_does_not_read_is_refused(tmp_path: Path, kind: str, changes: list[str], unused: list[str]) -> None:
-    data = [] if kind in ("rejection", "grpo") else ["data.path=d"]
+    data = [] if kind in ONLINE else ["data.path=d"]
     with pytest.raises(ConfigError) as caught:
         read_recipe(recipe(tmp_path, GOOD), changes=[f"kind={kind}", *data, *changes])
     first, *problems = str(caught.value).splitlines()

@@ -17,7 +17,7 @@ import typer
 from orchestra_training.tiny.demonstrate import BY_CHANCE, LADDER, TOO_EARLY, demonstrate, draw
 from orchestra_training.tiny.demonstrate import main as demonstrate_main
 from orchestra_training.tiny.lessons import lessons_of
-from orchestra_training.tiny.tasks import LadderTasks, draw_budget
+from orchestra_training.tiny.tasks import LadderTasks, PreferringTasks, draw_budget
 
 from orchestra_graph.catalog import Catalog, Price
 from orchestra_graph.graph import create_orchestrator
@@ -157,6 +157,23 @@ def test_tasks_follow_from_seed_step_and_index_on_every_rung() -> None:
     assert len({task.id for task in drawn}) == len(drawn)
     fixed = [task for place, task in enumerate(drawn) if place % len(LADDER) == 0]
     assert all(task.catalog is not None and set(task.catalog.tools) == set(BENCH.catalog.tools) for task in fixed)
+
+
+def test_half_of_the_tasks_to_explore_are_for_users_who_prefer_a_tool() -> None:
+    tasks, again, plain = PreferringTasks(), PreferringTasks(), LadderTasks()
+    preferred = set()
+    for index in range(16):
+        task, other = tasks(3, 1, index), plain(3, 1, index)
+        assert task.preferences == again(3, 1, index).preferences
+        assert replace(task, preferences=other.preferences, open=other.open) == other
+        if index % 8 < 4:
+            assert task.catalog is not None
+            (tool,) = task.preferences.prefer
+            assert in_order(task.catalog, task.preferences)[0].name == tool, "it is the first to be asked about"
+            preferred.add(task.labels[tool])
+        else:
+            assert task.preferences == other.preferences
+    assert len(preferred) > 3
 
 
 def test_some_budgets_bind_and_others_are_free() -> None:

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestra_training.batch import make_best
+from orchestra_training.batch import Batch, make_best, make_explored
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
@@ -25,6 +27,7 @@ from orchestra_training.trainers.recipe import StopTable, read_recipe
 
 from orchestra_graph.errors import ConfigError, MissingError
 from orchestra_graph.runlog.read import read_runs
+from orchestra_graph.runlog.record import Trajectory
 from tests.training.coin import make_coin
 
 pytestmark = pytest.mark.slow
@@ -62,6 +65,7 @@ PARTS = {
     "kto": LOGGED,
     "replay": LOGGED + "\nrollout = {{ tasks = 5 }}",
     "rejection": ROLLED,
+    "explore": ROLLED.replace("size = 4", "size = 2, explorers = 2"),
     "grpo": ROLLED + "\nreward = {{ floor = 0.01 }}",
 }
 
@@ -217,15 +221,18 @@ def test_a_log_trains_by_every_kind(online: Step, model: Path, kind: Kind) -> No
     assert moved(model, done.model) > 0
 
 
-def test_rejection_imitates_the_best_of_each_group(tmp_path: Path, model: Path) -> None:
-    """The gradient is that of the mean negative log likelihood of the best runs' own tokens."""
+@pytest.mark.parametrize(("kind", "make"), [("rejection", make_best), ("explore", make_explored)])
+def test_better_runs_and_words_are_imitated(
+    kind: str, make: Callable[[Sequence[Trajectory]], Batch], tmp_path: Path, model: Path
+) -> None:
+    """The gradient is that of the mean negative log likelihood of what is better, by its weight."""
     import torch  # noqa: PLC0415
-    from orchestra_training.trainers import rejection  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    place, _, found = first_step(rejection.train, tmp_path, model, "rejection")
-    best = make_best(list(read_runs(place / "runs.jsonl")))
-    assert best.trajectories == len({weighed.row.run_id for weighed in best.rows}) <= 5
+    train = import_module(f"orchestra_training.trainers.{kind}").train
+    place, _, found = first_step(train, tmp_path, model, kind)
+    best = make(list(read_runs(place / "runs.jsonl")))
+    assert 0 < best.trajectories <= 5
     plain = AutoModelForCausalLM.from_pretrained(model)
     for weighed in best.rows:
         ids = torch.tensor([weighed.row.prompt_ids + weighed.row.completion_ids])

@@ -10,19 +10,23 @@ Every trajectory weighs the same, see `orchestra_training.rows`: a row's weight 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Final, Literal
 
 from orchestra_graph.runlog.record import Trajectory
-from orchestra_training.exploration import explores
+from orchestra_training.exploration import EXPLORES, explores
 from orchestra_training.filters import LEAST_SPREAD, Fault, FilterReport, homogeneous, invalid_output
 from orchestra_training.groups import Group, Reward, collect
 from orchestra_training.reward import advantages, guarded
 from orchestra_training.rows import Row, policy_tokens, rows_of
 
 LEAST_GAIN: Final = 0.02
-"""How much more an explorer must earn than the best run that the policy drew: seconds are never quite the same."""
+"""How much more an explorer must earn than the policy does, whose words weigh as much: seconds are never the same."""
+
+_Own = dict[tuple[int, ...], tuple[Row, list[float]]]
+"""By prompt, the policy's first reply to it, and what the runs earned that replied so."""
 
 _DIGITS: Final = 2
 """Behind the point, in which logprobs of the same tokens and weights agree but for the edges of rounding."""
@@ -48,7 +52,7 @@ class Batch:
     rewards: list[list[float]] = field(default_factory=list)
     """Of each group, the dropped ones among them."""
     explored: int = 0
-    """Groups of which an explorer is imitated."""
+    """Groups of which an explorer did better."""
     report: FilterReport = field(default_factory=FilterReport)
     """Runs in no group, groups, runs and turns that were left out."""
 
@@ -112,23 +116,79 @@ def _add(batch: Batch, run: Trajectory, advantage: float) -> None:
 def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
     """The best run of each group that solved its task, for learning by imitation: each weighs 1.
 
-    An explorer is the best one where it earned more than the others by `LEAST_GAIN`.
-
     Args:
-        runs: As for `make_batch`, explorers among them.
+        runs: As for `make_batch`.
         reward: By which the best is chosen; of equal ones the first.
     """
-    batch, by_id = _scored(runs, reward)
+    batch, by_id = _scored([run for run in runs if not explores(run)], reward)
     for group, rewards in zip(batch.groups, batch.rewards, strict=True):
         solved = [n for n, earned in enumerate(group.earned) if earned]
         fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
         if batch.report.passes(group.id, fault):
-            others = [by_id[id] for id in group.run_ids]
-            handicaps = [LEAST_GAIN if explores(run) else 0.0 for run in others]
-            best = max(solved, key=lambda n: rewards[n] - handicaps[n])
-            batch.explored += explores(others[best])
-            _add(batch, others[best], 1.0)
+            best = max(solved, key=lambda n: rewards[n])
+            _add(batch, by_id[group.run_ids[best]], 1.0)
     return batch
+
+
+def make_explored(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
+    """Where one explored, the explorer's reply or the policy's, the better one; it weighs by how much it is better.
+
+    So a reply comes to be likelier than another one where it earns more in the mean, whatever its probability was:
+    classification with costs, as in learning to search (LOLS, arXiv 1502.02206). A gain of at most `LEAST_GAIN` is
+    none, and the policy's other replies weigh as much, that they stay as they are. The loss is the mean over groups of
+    the sum over their tokens.
+
+    Args:
+        runs: As for `make_batch`, with explorers; of these, those that met the same prompt as the policy.
+        reward: What a run earns among all those of its group.
+    """
+    batch, by_id = _scored(runs, reward)
+    for group, rewards in zip(batch.groups, batch.rewards, strict=True):
+        members = [(by_id[id], earned) for id, earned in zip(group.run_ids, rewards, strict=True)]
+        own = _own_replies([one for one in members if not explores(one[0])])
+        rows = {prompt: WeighedRow(row, LEAST_GAIN) for prompt, (row, _) in own.items()}
+        gains = list(_gains(members, own))
+        for tried, usual, gain in gains:
+            learnt = tried if gain > LEAST_GAIN else usual
+            rows[tuple(usual.prompt_ids)] = WeighedRow(learnt, max(abs(gain), LEAST_GAIN))
+        batch.explored += any(gain > LEAST_GAIN for *_, gain in gains)
+        batch.trajectories += bool(rows)
+        batch.rows += rows.values()
+    return batch
+
+
+def _gains(members: Sequence[tuple[Trajectory, float]], own: _Own) -> Iterator[tuple[Row, Row, float]]:
+    """What an explorer tried, what the policy replied to the same prompt, and what the explorer earned more."""
+    for run, earned in members:
+        if explores(run) and (tried := _explored(run)) is not None and (prompt := tuple(tried.prompt_ids)) in own:
+            usual, worth = own[prompt]
+            if tried.completion_ids != usual.completion_ids:
+                yield tried, usual, earned - fmean(worth)
+
+
+def _own_replies(drawn: Sequence[tuple[Trajectory, float]]) -> _Own:
+    found: _Own = {}
+    for run, earned in drawn:
+        for row in _replies(run):
+            first, worth = found.setdefault(tuple(row.prompt_ids), (row, []))
+            if row.completion_ids == first.completion_ids:
+                worth.append(earned)
+    return found
+
+
+def _explored(run: Trajectory) -> Row | None:
+    """What an explorer wrote in the place of the policy; None where its run ended before."""
+    replies, place = _replies(run), (run.task.model_extra or {})[EXPLORES]
+    return replies[place] if place < len(replies) else None
+
+
+def _replies(run: Trajectory) -> list[Row]:
+    """All replies of a run in order, each as a row of its own."""
+    replies = [(turn["id"], run.captures[name]) for turn in run.turns for name in turn.get("captures", ())]
+    return [
+        Row(run.run_id, (turn,), one.prompt_token_ids, one.token_ids, [1] * len(one.token_ids), one.logprobs)
+        for turn, one in replies
+    ]
 
 
 def merged(rows: Sequence[WeighedRow]) -> list[WeighedRow]:

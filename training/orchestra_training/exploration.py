@@ -4,10 +4,8 @@ A policy that is nearly sure of every word never tries another one, and learns n
 at a higher temperature it tries many at a time, and learns to forgive them. The explorer k of a task follows the policy
 but for its reply k, counted from 0, which begins with the likeliest token but one.
 
-`orchestra_training.batch.make_best` imitates an explorer in the place of the best run of its group where it did better.
-So a word comes to be about as likely as it is better in what the policy can tell apart: one that helps a task in
-thirty, nobody can say which, is not written. A policy gradient step would have to weigh words that are never written
-against each other, and learns either to write too many of them or none (tried).
+What is learnt of them is in `orchestra_training.batch.make_explored`. A policy gradient cannot: its step is in
+proportion to a word's probability, and that is next to nothing.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ reward/{accuracy,cost,latency,...}        what each term adds to the mean reward
 success, dollars, seconds, turns          means over judged runs
 share/TOOL, share_priciest                of the calls; a task may label tools that have made-up names
 malformed, broken                         of the turns without a call; of the runs without a verdict
-explored                                  of the groups: those of which an explorer is imitated
+explored                                  of the groups: those of which an explorer did better
 filtered/groups, filtered/FILTER          of the groups; of the groups, runs or turns that each filter judged
 """
 

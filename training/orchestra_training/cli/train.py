@@ -14,7 +14,9 @@ from orchestra_training.trainers.recipe import Kind, find_recipe, read_recipe
 
 
 def train(
-    kind: Annotated[Kind, typer.Argument(help="sft, rejection, dpo, kto, grpo or replay.", show_default=False)],
+    kind: Annotated[
+        Kind, typer.Argument(help="sft, rejection, dpo, kto, grpo, explore or replay.", show_default=False)
+    ],
     recipe: Annotated[
         str, typer.Option(help="What to do: a TOML file, or one of the package, as qwen3_8b_sft.", show_default=False)
     ],

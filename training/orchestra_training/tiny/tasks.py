@@ -8,6 +8,7 @@ from random import Random
 from orchestra_graph.catalog import Catalog
 from orchestra_graph.preferences import Budget
 from orchestra_graph.workbench.sample import Episode
+from orchestra_graph.workbench.wishes import draw_preferences
 from orchestra_training.rollout.task import RolloutTask
 from orchestra_training.rollout.workbench import MOST_INDEXES, WorkbenchTasks
 from orchestra_training.tiny.demonstrate import LADDER
@@ -26,6 +27,21 @@ class LadderTasks(WorkbenchTasks):
         """The workbench's own view of a task."""
         vary = LADDER[index % len(LADDER)]
         return self._bench.sample(seed, step * MOST_INDEXES + index, split=self._split, vary=vary)
+
+
+class PreferringTasks(LadderTasks):
+    """A `TaskSource`: the ladder's tasks, four of eight for users who prefer a tool."""
+
+    def __call__(self, seed: int, step: int, index: int) -> RolloutTask:
+        """The task of this seed, step and index."""
+        task = super().__call__(seed, step, index)
+        assert task.catalog is not None  # the workbench always states it
+        if index % (2 * len(LADDER)) >= len(LADDER):
+            return task
+        rng, tools = Random(f"prefer/{seed}/{step}/{index}"), list(task.catalog.tools)
+        while not (preferences := draw_preferences(rng, self._split, tools)).prefer:
+            pass
+        return replace(task, preferences=preferences)
 
 
 def draw_budget(rng: Random, catalog: Catalog) -> Budget:

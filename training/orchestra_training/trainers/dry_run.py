@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestra_training.rollout.task import find_tasks
 from orchestra_training.trainers.launch import accelerate_config
-from orchestra_training.trainers.recipe import Recipe, check_server
+from orchestra_training.trainers.recipe import ONLINE, Recipe, check_server
 
 
 def dry_run(recipe: Recipe) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _built(recipe: Recipe, trainer_table: dict[str, Any], folder: Path) -> Itera
     yield f"model: {sum(size for size, _ in parameters):,} parameters, {trained:,} trained, {recipe.model.dtype}"
     yield f"tokenizer: {len(trainer.processing_class):,} tokens, chat template {_has(trainer.processing_class)}"
     yield f"trainer: {type(trainer).__mro__[1].__name__}, learning rate {trainer.args.learning_rate:g}"
-    if recipe.kind in ("grpo", "rejection"):
+    if recipe.kind in ONLINE:
         task = find_tasks(recipe.tasks.source, recipe.tasks.options)(recipe.seed, 0, 0)
         table = recipe.rollout
         size = f"{table.tasks} tasks x {table.size} a step"

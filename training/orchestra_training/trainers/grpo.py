@@ -176,8 +176,8 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
 
 def _check_explorers(recipe: Recipe, *, uses_vllm: bool) -> None:
     """Refuse explorers where nothing is learnt of them, or where none can be had."""
-    why = "vLLM writes what the policy draws, and nothing else" if uses_vllm else "only rejection imitates explorers"
-    if uses_vllm or recipe.kind != "rejection":
+    why = "vLLM writes what the policy draws, and nothing else" if uses_vllm else "only explore learns from them"
+    if uses_vllm or recipe.kind != "explore":
         raise recipe.error(("rollout", "explorers"), f" = {recipe.rollout.explorers}; expected 0: {why}")
 
 

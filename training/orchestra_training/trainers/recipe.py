@@ -28,7 +28,7 @@ from orchestra_graph.errors import ConfigError
 from orchestra_graph.toml_lines import KeyLines, KeyPath
 from orchestra_training.reward import RewardName
 
-Kind = Literal["sft", "rejection", "dpo", "kto", "grpo", "replay"]
+Kind = Literal["sft", "rejection", "dpo", "kto", "grpo", "explore", "replay"]
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -82,8 +82,8 @@ class RolloutTable(_Table):
     size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of a task: the group that they are compared in."""
     explorers: Annotated[int, Field(ge=0)] = 0
-    """Of `rejection`, by the trainer's own weights in process: rollouts of a task beside its group, each with one word
-    that the policy would hardly have written, imitated where that was better (`orchestra_training.exploration`)."""
+    """Of `explore`, by the trainer's own weights in process: rollouts of a task beside its group, each with one word
+    that the policy would hardly have written (`orchestra_training.exploration`)."""
     concurrent: Positive = 1024
     """Rollouts at a time in one process."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -178,10 +178,13 @@ _USED: Final[Mapping[Kind, tuple[str, ...]]] = {
     "kto": ("data",),
     "replay": ("data", "rollout.tasks", "tokens_per_pass"),
     "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "stop", "tokens_per_pass"),
+    "explore": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "tokens_per_pass"),
     "grpo": ("tasks", "rollout", "reward", "stop", "tokens_per_pass"),
 }
 """What each kind reads beside what every kind does: tables, or single keys of one."""
 _NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
+ONLINE: Final = ("rejection", "grpo", "explore")
+"""Kinds that learn from their own rollouts."""
 
 
 def find_recipe(named: str) -> Path:
@@ -263,7 +266,7 @@ def check_server(recipe: Recipe) -> None:
     Raises:
         ConfigError: The server that is asked is not the one that is given the weights.
     """
-    if recipe.kind not in ("grpo", "rejection"):
+    if recipe.kind not in ONLINE:
         return
     uses, mode = recipe.trainer.get("use_vllm", False), recipe.trainer.get("vllm_mode", "colocate")
     if uses and (mode == "server") != (recipe.rollout.base_url is not None):
