@@ -135,7 +135,7 @@ def step_of_the_longest_row(trainer: Any) -> None:
     length = trainer.args.vllm_max_model_length
     written = min(2048, length // 2)
     row = Row("", (), [0] * (length - written), [0] * written, [1] * written, [-1.0] * written)
-    trainer._passes = [trainer._tensors([WeighedRow(row, 1.0)], 1.0)]
+    trainer._parts = [[trainer._tensors([WeighedRow(row, 1.0)], 1.0)]]
     trainer.state.global_step, trainer.num_iterations = 1, 2  # in the middle of a batch: it draws nothing
     trainer.training_step(trainer.model, None)
 

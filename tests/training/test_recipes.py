@@ -195,6 +195,16 @@ def test_neither_bent_sampling_nor_what_would_do_nothing_is_taken(change: str, t
         policy_config(recipe, weights=False)
 
 
+def test_no_checkpoint_falls_between_minibatches() -> None:
+    from orchestra_training.trainers.grpo import policy_config  # noqa: PLC0415  (imports torch)
+
+    changes = ["minibatches=3", "trainer.num_iterations=2", "trainer.save_steps=6", "trainer.max_steps=8"]
+    with pytest.raises(
+        ConfigError, match="max_steps = 8; expected a multiple of num_iterations = 2 times minibatches = 3"
+    ):
+        policy_config(read_recipe(find_recipe("tiny_grpo"), changes=changes), weights=False)
+
+
 @pytest.mark.parametrize(
     ("steps", "every", "told"),
     [

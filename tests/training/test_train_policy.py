@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestra_training.batch import Batch, make_best, make_explored
+from orchestra_training.batch import Batch, make_batch, make_best, make_explored
 from orchestra_training.datasets.build import build
 from orchestra_training.datasets.source import logs_of
 from orchestra_training.datasets.write import Kind
@@ -199,10 +199,10 @@ def online(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Step:
     from orchestra_training.trainers import grpo  # noqa: PLC0415
 
     folder, trainer, found = first_step(grpo.train, tmp_path_factory.mktemp("online"), model, "grpo")
-    assert trainer._passes is not None
+    assert trainer._parts is not None
     for kind in KINDS:
         build(kind, logs_of(folder / "runs.jsonl"), folder / f"{kind}-data")
-    return Step(folder, found, trainer._passes)
+    return Step(folder, found, trainer._parts[0])
 
 
 def replayed(online: Step, model: Path, *changes: str) -> Any:
@@ -248,7 +248,7 @@ def test_replay_gives_the_gradient_of_the_online_step(online: Step, model: Path)
 def test_stored_logprobs_are_those_of_the_trainer(online: Step, model: Path) -> None:
     trainer = replayed(online, model)
     without = [{name: value for name, value in one.items() if "old" not in name} for one in online.passes]
-    trainer._passes, trainer.state.global_step, trainer.num_iterations = without, 1, 2  # in the middle of a batch
+    trainer._parts, trainer.state.global_step, trainer.num_iterations = [without], 1, 2  # in the middle of a batch
     assert distance(gradient(trainer), online.gradient) <= EXACT
 
 
@@ -256,8 +256,8 @@ def test_passes_add_up(online: Step, model: Path) -> None:
     longest = max(one["prompt_ids"].shape[1] + one["completion_ids"].shape[1] for one in online.passes)
     cut = replayed(online, model, f"tokens_per_pass={2 * longest}")
     assert distance(gradient(cut), online.gradient) <= EXACT
-    assert len(cut._passes) > len(online.passes)
-    assert all(one["prompt_ids"].numel() + one["completion_ids"].numel() <= 2 * longest for one in cut._passes)
+    assert len(cut._parts[0]) > len(online.passes)
+    assert all(one["prompt_ids"].numel() + one["completion_ids"].numel() <= 2 * longest for one in cut._parts[0])
 
 
 def test_rows_alike_may_be_computed_apart(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,8 +266,35 @@ def test_rows_alike_may_be_computed_apart(online: Step, model: Path, monkeypatch
     monkeypatch.setattr(policy, "merged", lambda rows: rows)
     apart = replayed(online, model)
     assert distance(gradient(apart), online.gradient) <= EXACT
-    rows = [sum(len(one["advantages"]) for one in passes) for passes in (apart._passes, online.passes)]
+    rows = [sum(len(one["advantages"]) for one in passes) for passes in (apart._parts[0], online.passes)]
     assert rows[1] < rows[0]
+
+
+def test_minibatches_add_up(online: Step, model: Path) -> None:
+    """Each is an equal share of the rows, and stands for the whole batch."""
+    from orchestra_training.trainers import grpo  # noqa: PLC0415
+
+    changes = [*MANY, "minibatches=3", "trainer.max_steps=6", "trainer.save_steps=6", "trainer.num_iterations=2"]
+    trainer = grpo.train(read_recipe(written(online.folder, model, "grpo"), changes=changes))
+    batch = make_batch(list(read_runs(online.folder / "runs.jsonl")), floor=0.01)
+    drawn: list[int] = []
+
+    def draw(number: int) -> tuple[Batch, dict[str, float]]:
+        drawn.append(number)
+        return batch, {}
+
+    trainer._draw = draw
+    for steps in (1, 2):  # all of the batch is used twice
+        for _ in range(3):
+            found = gradient(trainer)  # adds to that of the steps before
+            trainer.state.global_step += 1
+        assert distance(found / 3, steps * online.gradient) <= EXACT
+    assert drawn == [0]
+    assert trainer._parts is not None
+    shares = [sum(len(one["advantages"]) for one in part) for part in trainer._parts]
+    assert max(shares) - min(shares) <= 1 < min(shares)
+    gradient(trainer)
+    assert drawn == [0, 1]
 
 
 def test_more_passes_than_trajectories_add_up(online: Step, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +306,7 @@ def test_more_passes_than_trajectories_add_up(online: Step, model: Path, monkeyp
     cut = replayed(online, model, "tokens_per_pass=1")
     assert distance(gradient(cut), online.gradient) <= EXACT
     runs = read_data(read_recipe(written(online.folder, model, "replay")), COLUMNS)["run_id"]
-    assert len(cut._passes) == len(runs) > len(set(runs))
+    assert len(cut._parts[0]) == len(runs) > len(set(runs))
 
 
 def test_two_processes_learn_what_one_learns(online: Step, model: Path) -> None:

@@ -94,9 +94,12 @@ def _check_saves(recipe: Recipe, config: GRPOConfig) -> None:
     share = config.save_steps < 1
     every = ceil(config.max_steps * config.save_steps) if share else config.save_steps
     steps = f", {every} of {config.max_steps} steps" if share else ""
+    whole, told_whole = config.num_iterations, f"num_iterations = {config.num_iterations}"
+    if recipe.minibatches > 1:
+        whole, told_whole = whole * recipe.minibatches, f"{told_whole} times minibatches = {recipe.minibatches}"
     for name, count, told in (("save_steps", every, steps), ("max_steps", config.max_steps, "")):
-        if count % config.num_iterations:
-            wanted = f"expected a multiple of num_iterations = {config.num_iterations}"
+        if count % whole:
+            wanted = f"expected a multiple of {told_whole}"
             why = "a batch cannot be taken up again in between"
             raise recipe.error(("trainer", name), f" = {getattr(config, name):g}{told}; {wanted}: {why}")
 
@@ -152,7 +155,7 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
     outfit = _outfit(recipe, tokenizer)
     workers = Workers(outfit, engine, recipe.rollout.workers) if recipe.rollout.workers else None
     draw = Online(
-        _rolling(outfit, engine, workers, args.num_iterations),
+        _rolling(outfit, engine, workers, args.num_iterations * recipe.minibatches),
         None if engine is None else lambda: (engine.seconds, engine.written),
         tasks=recipe.rollout.tasks,
         process=(args.process_index, processes),
@@ -165,6 +168,7 @@ def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch]
         args,
         draw,
         tokens_per_pass=recipe.tokens_per_pass,
+        minibatches=recipe.minibatches,
         tokenizer=tokenizer,
         callbacks=[StopWhenFiltered(recipe.stop), *([] if workers is None else [CloseAtEnd(workers)])],
         peft_config=lora_config(recipe.lora),
@@ -217,12 +221,12 @@ def _outfit(recipe: Recipe, tokenizer: Any) -> Outfit:
     )
 
 
-def _rolling(outfit: Outfit, engine: TorchEngine | None, workers: Workers | None, iterations: int) -> Roll:
-    """Carries out the rollouts of a batch, here or in worker processes."""
+def _rolling(outfit: Outfit, engine: TorchEngine | None, workers: Workers | None, steps: int) -> Roll:
+    """Carries out the rollouts of a batch, which is used for so many steps, here or in worker processes."""
     actor, rollouts = outfit.actor(engine), outfit.rollouts()
 
     async def roll(number: int, indexes: Sequence[int]) -> list[Trajectory]:
-        policy = Policy(name=outfit.name, step=number * iterations)
+        policy = Policy(name=outfit.name, step=number * steps)
         if isinstance(engine, KeptEngine):
             engine.weights_changed()
         if workers is not None:

@@ -6,8 +6,9 @@ of tokens. The loss is TRL's `dapo` with the weights of `orchestra_training.batc
 mean over their policy tokens. Old logprobs are those that were stored when the tokens were sampled. Rows with the same
 tokens are computed once; TRL's entropy bonus and metrics are means over what is computed.
 
-A batch is used for `num_iterations` steps; checkpoints are written only in between, so that a resumed training draws
-the batches that an uninterrupted one would have drawn. A batch without a row changes nothing.
+A batch may be cut into minibatches, each a step on an equal share of its rows drawn at random, and all of it is used
+`num_iterations` times; checkpoints are written only between batches, so that a resumed training draws those that an
+uninterrupted one would have drawn. A batch without a row changes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from random import Random
 from typing import Any
 
 import torch
@@ -49,6 +51,7 @@ class PolicyTrainer(GRPOTrainer):
         args: With `loss_type="dapo"`, `beta=0` and one accumulation step.
         draw: Gives the batches.
         tokens_per_pass: Tokens of a pass, padding among them.
+        minibatches: Steps that one use of a batch is cut into.
         tokenizer: The policy's; says how to pad.
         callbacks: As for any trainer.
         peft_config: For LoRA.
@@ -61,6 +64,7 @@ class PolicyTrainer(GRPOTrainer):
         draw: Draw,
         *,
         tokens_per_pass: int,
+        minibatches: int = 1,
         tokenizer: Any,
         callbacks: Sequence[Any] = (),
         peft_config: Any = None,
@@ -81,7 +85,8 @@ class PolicyTrainer(GRPOTrainer):
         """Otherwise each token counts as if it were sampled from the weights as they are."""
         self._draw = draw
         self._tokens_per_pass = tokens_per_pass
-        self._passes: list[Pass] | None = None
+        self._minibatches = minibatches
+        self._parts: list[list[Pass]] | None = None
         self._gather_any_length()
         self._refuse_deepspeed()
         _keep_exact(getattr(self.accelerator.state, "fsdp_plugin", None))
@@ -121,16 +126,17 @@ class PolicyTrainer(GRPOTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over a batch; the gradients of all passes add up."""
-        number, again = divmod(self.state.global_step, self.num_iterations)
-        if self._passes is None or not again:
+        number, step = divmod(self.state.global_step, self.num_iterations * self._minibatches)
+        if self._parts is None or not step:
             model.eval()  # rollouts in this process are sampled from the policy itself, not from what dropout leaves
-            self._passes = self._next_passes(number)
+            self._parts = self._next_parts(number)
+        passes = self._parts[step % len(self._parts)]
         model.train()  # also where a batch has no row: TRL logs by it
         started = time.perf_counter()
         loss = torch.zeros((), device=self.accelerator.device)
-        self.current_gradient_accumulation_steps = len(self._passes)  # TRL's entropy bonus is a mean over passes
-        for position, one in enumerate(self._passes):
-            with self._synced(model, last=position == len(self._passes) - 1):
+        self.current_gradient_accumulation_steps = len(passes)  # TRL's entropy bonus is a mean over passes
+        for position, one in enumerate(passes):
+            with self._synced(model, last=position == len(passes) - 1):
                 # Not GRPOTrainer's own, which counts passes.
                 loss += super(GRPOTrainer, self).training_step(model, one)
         self._metrics["train"]["seconds/update"].append(time.perf_counter() - started)
@@ -171,20 +177,29 @@ class PolicyTrainer(GRPOTrainer):
         waits = not last and self.accelerator.distributed_type in shared
         return self.accelerator.no_sync(model) if waits else nullcontext()
 
-    def _next_passes(self, number: int) -> list[Pass]:
+    def _next_parts(self, number: int) -> list[list[Pass]]:
+        """The passes of each minibatch."""
         if self.use_vllm:
             self.vllm_generation.sync_weights()
             self.accelerator.wait_for_everyone()  # the first process alone knows when the server has the weights
         batch, figures = self._draw(number)
-        pieces = list(_pieces(merged(batch.rows), self._tokens_per_pass))
-        everyone = gather_object([(batch.trajectories, len(pieces), dict(figures))])
+        rows, parts = merged(batch.rows), self._minibatches
+        if parts > 1:
+            Random(number).shuffle(rows)
+        pieces = [list(_pieces(rows[n::parts], self._tokens_per_pass)) for n in range(parts)]
+        everyone = gather_object([(batch.trajectories, [len(part) for part in pieces], dict(figures))])
         trajectories = sum(others for others, _, _ in everyone)
-        passes = max(count for _, count, _ in everyone)
+        counts = [max(passes) for passes in zip(*(passes for _, passes, _ in everyone), strict=True)]
         self._log_mean([told for _, _, told in everyone])
-        pieces += [[_NOTHING]] * (passes - len(pieces))
         # TRL divides the loss by the number of passes. It can divide by that of trajectories too, but not by less than
-        # one a pass.
-        return [self._tensors(piece, passes / trajectories) for piece in pieces]
+        # one a pass. A minibatch stands for the whole batch.
+        return [
+            [
+                self._tensors(piece, parts * passes / trajectories)
+                for piece in part + [[_NOTHING]] * (passes - len(part))
+            ]
+            for part, passes in zip(pieces, counts, strict=True)
+        ]
 
     def _log_mean(self, told: Sequence[Mapping[str, float]]) -> None:
         """Figures as means over the processes."""

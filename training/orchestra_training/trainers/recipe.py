@@ -154,6 +154,9 @@ class Recipe(_Table):
     stop: StopTable = StopTable()
     tokens_per_pass: Positive = 32_768
     """Tokens of one forward and backward pass of `grpo` and `replay`, padding among them."""
+    minibatches: Positive = 1
+    """Steps that a batch of rollouts is cut into, each on a share of its rows; `num_iterations` in `[trainer]` says how
+    often all of them are taken."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """TRL's configuration of this kind of trainer, by its own names."""
     accelerate: dict[str, Any] = Field(default_factory=dict)
@@ -172,14 +175,15 @@ RECIPES: Final = Path(__file__).parents[1] / "recipes"
 
 _SHARDED: Final = ("FSDP", "DEEPSPEED")
 _EVERY: Final = ("kind", "output", "seed", "model", "lora", "trainer", "accelerate")
+_PASSES: Final = ("tokens_per_pass", "minibatches")
 _USED: Final[Mapping[Kind, tuple[str, ...]]] = {
     "sft": ("data", "muon"),
     "dpo": ("data",),
     "kto": ("data",),
     "replay": ("data", "rollout.tasks", "tokens_per_pass"),
-    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "stop", "tokens_per_pass"),
-    "explore": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "tokens_per_pass"),
-    "grpo": ("tasks", "rollout", "reward", "stop", "tokens_per_pass"),
+    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "stop", *_PASSES),
+    "explore": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", *_PASSES),
+    "grpo": ("tasks", "rollout", "reward", "stop", *_PASSES),
 }
 """What each kind reads beside what every kind does: tables, or single keys of one."""
 _NEEDS_DATA: Final = ("sft", "dpo", "kto", "replay")
