@@ -90,6 +90,8 @@ def test_a_dry_run_builds_everything_but_the_weights(
     assert "parameters" in told
     if path.stem.startswith("qwen3"):
         assert "8,190,735,360" in told or ("trained" in told and recipe.lora is not None)
+    if recipe.rollout.explorers:
+        assert f" x {recipe.rollout.size} and {recipe.rollout.explorers} explorers a batch" in told
     if recipe.accelerate:
         assert f"accelerate: {recipe.accelerate['num_processes']} processes" in told
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -157,7 +159,7 @@ def test_the_command_tells_what_a_training_would_be(
     done = CliRunner().invoke(app, ["train", "grpo", "--recipe", "qwen3_8b_1gpu", "--dry-run", *changes])
     assert done.exit_code == 0, done.output
     assert f"recipe: {find_recipe('qwen3_8b_1gpu')}" in done.stdout
-    assert "rollouts: 8 tasks x 8 a step, protocol conversation" in done.stdout
+    assert "rollouts: 8 tasks x 8 a batch, protocol conversation" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,7 +23,8 @@ from orchestra_training.reward import advantages, guarded
 from orchestra_training.rows import Row, policy_tokens, rows_of
 
 LEAST_GAIN: Final = 0.02
-"""How much more an explorer must earn than the policy does, whose words weigh as much: seconds are never the same."""
+"""How much more than the policy an explorer must earn: seconds are never quite the same. What the policy replied where
+nobody explored weighs as much."""
 
 _Own = dict[tuple[int, ...], tuple[Row, list[float]]]
 """By prompt, the policy's first reply to it, and what the runs earned that replied so."""
@@ -125,8 +126,7 @@ def make_best(runs: Sequence[Trajectory], *, reward: Reward = guarded) -> Batch:
         solved = [n for n, earned in enumerate(group.earned) if earned]
         fault = None if solved else Fault("homogeneous", "all_failed", "no run of the group earned its outcome")
         if batch.report.passes(group.id, fault):
-            best = max(solved, key=lambda n: rewards[n])
-            _add(batch, by_id[group.run_ids[best]], 1.0)
+            _add(batch, by_id[group.run_ids[max(solved, key=rewards.__getitem__)]], 1.0)
     return batch
 
 

@@ -42,7 +42,8 @@ def _built(recipe: Recipe, trainer_table: dict[str, Any], folder: Path) -> Itera
     if recipe.kind in ONLINE:
         task = find_tasks(recipe.tasks.source, recipe.tasks.options)(recipe.seed, 0, 0)
         table = recipe.rollout
-        size = f"{table.tasks} tasks x {table.size} a step"
+        explorers = f" and {table.explorers} explorers" if table.explorers else ""
+        size = f"{table.tasks} tasks x {table.size}{explorers} a batch"
         yield f"rollouts: {size}, protocol {table.protocol}, up to {table.max_tokens} tokens a reply"
         yield f"first task: {task.id}: {task.question:.80}"
         _check_vllm(recipe)

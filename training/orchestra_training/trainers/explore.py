@@ -1,8 +1,9 @@
 """Exploration: what explorers tried, against what the policy does, learnt by how much it brought.
 
-Rollouts of the weights as they are, a step of classification with costs on them, and again. The loss is the negative
-log likelihood of the better replies: the policy gradient with their gains as advantages and a ratio of 1, so the
-trainer is the same.
+Rollouts of the weights as they are, and classification with costs on them, best in many small steps (`minibatches`):
+weights that are rolled out anew after each are compared with themselves, and drift. The loss is the negative log
+likelihood of the better replies: the policy gradient with their gains as advantages and a ratio of 1, so the trainer is
+the same.
 """
 
 from __future__ import annotations

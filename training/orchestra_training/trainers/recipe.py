@@ -153,7 +153,7 @@ class Recipe(_Table):
     reward: RewardTable = RewardTable()
     stop: StopTable = StopTable()
     tokens_per_pass: Positive = 32_768
-    """Tokens of one forward and backward pass of `grpo` and `replay`, padding among them."""
+    """Tokens of one forward and backward pass of `replay` and of `ONLINE` kinds, padding among them."""
     minibatches: Positive = 1
     """Steps that a batch of rollouts is cut into, each on a share of its rows; `num_iterations` in `[trainer]` says how
     often all of them are taken."""
