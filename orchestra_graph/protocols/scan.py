@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import median
@@ -135,6 +135,11 @@ def in_order(catalog: Catalog, preferences: Preferences) -> tuple[ToolSpec, ...]
         return wished + preferences.cost * cost + preferences.latency * latency
 
     return tuple(sorted(lines, key=lambda spec: (-bargain(spec), _dollars(spec), spec.latency.p50, spec.name)))
+
+
+def dearest(lines: Iterable[ToolSpec]) -> float:
+    """Dollars of a typical call of the dearest line, of which the prompts state shares; 0 where no price is known."""
+    return max((price for spec in lines if (price := _dollars(spec)) < math.inf), default=0.0)
 
 
 def _dollars(spec: ToolSpec) -> float:
@@ -247,12 +252,12 @@ class _Scan:
 
     def _line(self, spec: ToolSpec) -> Iterator[str]:
         lines = self._catalog
-        dearest = max((price for line in lines if (price := _dollars(line)) < math.inf), default=0.0)
+        most = dearest(lines)
         slowest = max(line.latency.p50 for line in lines)
         used = sum(tool == spec.name for tool, _ in self._results)
         yield f"Tool {lines.index(spec) + 1} of {len(lines)}: {_shown(spec.description, _DESCRIPTION_SHOWN)}"
         yield (
-            f"cost {_share(_dollars(spec), dearest)} time {_share(spec.latency.p50, slowest)} "
+            f"cost {_share(_dollars(spec), most)} time {_share(spec.latency.p50, slowest)} "
             f"{'ends' if spec.terminal else 'goes on'}" + (f" used {_count(used)}" if used else "")
         )
         yield _told(pays=_calls(self._left.dollars, _dollars(spec)), fits=_calls(self._left.seconds, spec.latency.p50))

@@ -7,10 +7,11 @@ from orchestra_training.groups import Reward
 from orchestra_training.reward import guarded, measure, paper
 from orchestra_training.reward.credit import answered_by_policy, not_chosen
 
+from orchestra_graph.catalog import Catalog, Price, ToolSpec
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import totals
 from orchestra_graph.preferences import Preferences
-from tests.training.runs import charge, decided, run
+from tests.training.runs import CATALOG, charge, decided, run
 
 REPAIRED = {"repaired": ["read a call that was written as text"]}
 NO_REPLY = {"problem": {"kind": "router_error", "detail": "no reply"}}
@@ -121,3 +122,13 @@ def test_half_a_solution_is_none(outcome: float, solved: bool) -> None:
 def test_a_run_that_was_not_judged_cannot_be_measured(verdict: Any) -> None:
     with pytest.raises(ConfigError, match=r"^run r: verdict = None; expected an outcome.*fix: judge the run first$"):
         measure(run(verdict=verdict))
+
+
+def test_dollars_relative_to_the_dearest_tool_of_the_catalog() -> None:
+    """A typical call of it costs $0.02: 300 tokens in, 100 out."""
+    priced = {"search": Price(per_call=0.001), "large": Price(input=20.0, output=140.0), "small": Price(input=1.0)}
+    catalog = Catalog.of([ToolSpec(name=name, price=price) for name, price in priced.items()])
+    measured = measure(run(catalog=catalog))
+    assert measured.relative_dollars == pytest.approx(measured.dollars / 0.02)
+    assert measure(run()).relative_dollars == 0.0  # whose catalog is not in the log
+    assert measure(run(catalog=CATALOG)).relative_dollars == 0.0  # whose tools cost nothing

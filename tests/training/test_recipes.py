@@ -257,3 +257,18 @@ def test_preferred_tools_can_count_less() -> None:
     told = reward_of(RewardTable(kind="proportional", prefer=0.5))(group, Preferences(prefer={"large": 1.0}))
     assert told == proportional(group, Preferences(prefer={"large": 0.5}))
     assert told[1] > told[0]
+
+
+def test_dollars_can_be_charged_by_the_price_of_the_dearest_tool_to_failed_runs_too() -> None:
+    from orchestra_training.trainers.grpo import reward_of  # noqa: PLC0415  (imports torch)
+
+    group = [
+        Measures(solved=solved, earned=solved, dollars=dollars, relative_dollars=100 * dollars)
+        for solved, dollars in ((True, 0.01), (True, 0.01), (False, 0.02), (False, 0.0))
+    ]
+    asked = Preferences(cost=0.4)
+    first, second, failed, gave_up = reward_of(RewardTable(kind="proportional", charge=0.5))(group, asked)
+    assert first == second == proportional(group, asked)[0] - 0.5 * 0.4
+    assert (failed, gave_up) == (-0.5 * 0.4 * 2, 0.0)
+    free = Preferences(cost=0)
+    assert reward_of(RewardTable(kind="proportional", charge=0.5))(group, free) == proportional(group, free)

@@ -122,6 +122,8 @@ class _Example(_Line):
     calls: dict[str, Annotated[int, Field(ge=0)]]
     chosen: dict[str, Annotated[int, Field(ge=0)]]
     dollars: Magnitude
+    relative_dollars: Magnitude = 0.0
+    """Not in files of before there was such a thing; no score reads it."""
     seconds: Magnitude
     wall_seconds: Magnitude
 

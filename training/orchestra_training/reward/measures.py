@@ -12,6 +12,7 @@ from typing import Final
 
 from orchestra_graph.errors import ConfigError
 from orchestra_graph.ledger import wall_seconds
+from orchestra_graph.protocols.scan import dearest
 from orchestra_graph.runlog.record import Trajectory, Verdict
 from orchestra_graph.turns import Turn, sent_calls
 from orchestra_training.reward.credit import answered_by_policy, not_chosen
@@ -34,6 +35,8 @@ class Measures:
     """Those of them that the policy chose."""
     dollars: float = 0.0
     """What is known to be owed."""
+    relative_dollars: float = 0.0
+    """The same in typical calls of the catalog's dearest tool; 0 where no price is known."""
     seconds: float = 0.0
     """Seconds of work, pauses between attempts not among them."""
     wall_seconds: float = 0.0
@@ -65,12 +68,14 @@ def measure(run: Trajectory) -> Measures:
             dollars.append(charge["dollars"])
             seconds.append(charge["seconds"])
         _count(turn, calls, chosen)
+    spent, most = fsum(dollars), 0.0 if run.catalog is None else dearest(run.catalog.tools.values())
     return Measures(
         solved=solved,
         earned=solved and answered_by_policy(run),
         calls=calls,
         chosen=chosen,
-        dollars=fsum(dollars),
+        dollars=spent,
+        relative_dollars=spent / most if most else 0.0,
         seconds=fsum(seconds),
         wall_seconds=fsum(map(wall_seconds, run.turns)),
     )

@@ -120,13 +120,15 @@ def reward_of(table: RewardTable) -> Reward:
     """What a run earns by a recipe."""
     reward = REWARDS[table.kind]
 
-    def thrifty(group: Sequence[Measures], preferences: Preferences) -> list[float]:
+    def charged(group: Sequence[Measures], preferences: Preferences) -> list[float]:
         weights = {"cost": preferences.cost, "latency": preferences.latency}
         changed: dict[str, Any] = {name: min(1.0, weight * table.thrift) for name, weight in weights.items()}
         changed["prefer"] = {tool: weight * table.prefer for tool, weight in preferences.prefer.items()}
-        return reward(group, preferences.model_copy(update=changed))
+        earned = reward(group, preferences.model_copy(update=changed))
+        charge = table.charge * preferences.cost
+        return [each - charge * run.relative_dollars for each, run in zip(earned, group, strict=True)]
 
-    return reward if table.thrift == table.prefer == 1.0 else thrifty
+    return charged
 
 
 def online_trainer(recipe: Recipe, make: Callable[[Sequence[Trajectory]], Batch], *, weights: bool) -> PolicyTrainer:

@@ -117,6 +117,9 @@ class RewardTable(_Table):
     than it is."""
     prefer: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the user's weights of preferred tools: in full a dear one is called also where it is of no use."""
+    charge: Annotated[float, Field(ge=0)] = 0.0
+    """What a typical call of the dearest tool takes from what a run earns, solved or failed, for a user who weighs cost
+    with 1; other calls by their dollars. Where all runs of a group pay for that tool, `kind` alone charges nothing."""
     floor: Annotated[float, Field(ge=0)] | None = None
     """Least deviation of the rewards of a group that is trained on; by default that of `FLOORS`."""
 
@@ -176,13 +179,14 @@ RECIPES: Final = Path(__file__).parents[1] / "recipes"
 _SHARDED: Final = ("FSDP", "DEEPSPEED")
 _EVERY: Final = ("kind", "output", "seed", "model", "lora", "trainer", "accelerate")
 _PASSES: Final = ("tokens_per_pass", "minibatches")
+_REWARD: Final = ("reward.kind", "reward.thrift", "reward.prefer", "reward.charge")
 _USED: Final[Mapping[Kind, tuple[str, ...]]] = {
     "sft": ("data", "muon"),
     "dpo": ("data",),
     "kto": ("data",),
     "replay": ("data", "rollout.tasks", "tokens_per_pass"),
-    "rejection": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", "stop", *_PASSES),
-    "explore": ("tasks", "rollout", "reward.kind", "reward.thrift", "reward.prefer", *_PASSES),
+    "rejection": ("tasks", "rollout", *_REWARD, "stop", *_PASSES),
+    "explore": ("tasks", "rollout", *_REWARD, *_PASSES),
     "grpo": ("tasks", "rollout", "reward", "stop", *_PASSES),
 }
 """What each kind reads beside what every kind does: tables, or single keys of one."""
