@@ -86,6 +86,7 @@ def test_a_reference_reads_back(path: Path) -> None:
     hash = write_reference(path, [run(), second])
     reference = read_reference(path, sha256=hash)
     assert reference.hash == hash
+    assert b"relative_dollars" not in path.read_bytes()
     assert reference.policy == "tiny w"
     assert [reference.of(r) for r in (run(), second)] == [measure(run()), measure(second)]
     assert reference.of(run("new", policy={"name": "trained"}, turns=[])) == measure(run())

@@ -122,8 +122,6 @@ class _Example(_Line):
     calls: dict[str, Annotated[int, Field(ge=0)]]
     chosen: dict[str, Annotated[int, Field(ge=0)]]
     dollars: Magnitude
-    relative_dollars: Magnitude = 0.0
-    """Not in files of before there was such a thing; no score reads it."""
     seconds: Magnitude
     wall_seconds: Magnitude
 
@@ -204,6 +202,7 @@ def write_reference(path: str | Path, runs: Iterable[Trajectory]) -> str:
             raise ConfigError(f"run {run.run_id}: its example has a run already; expected one run an example")
         policies.add(_policy(run))
         record = {"example": example, "run_id": run.run_id, **asdict(measure(run))}
+        del record["relative_dollars"]  # no score reads it, and a file that is made again keeps its hash
         lines[example] = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     if len(policies) != 1:
         raise ConfigError(f"the runs are of {sorted(policies)}; expected runs of one policy")
